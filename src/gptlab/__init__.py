@@ -1,0 +1,60 @@
+"""gptlab: small GPTs from scratch in PyTorch, from raw text to a trained and talking model.
+
+The names below are the public API. They are imported when first used, so that importing gptlab
+costs nothing and has no effects.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gptlab.checkpoint import load, save
+    from gptlab.config import DatasetConfig, ModelConfig, SamplingConfig, TrainConfig
+    from gptlab.errors import GptlabError
+    from gptlab.generation import Generator
+    from gptlab.model import GPT
+    from gptlab.tokenizer import BPETokenizer, Tokenizer, load_tokenizer, train_bpe
+    from gptlab.training import TrainResult, train
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "GPT",
+    "BPETokenizer",
+    "DatasetConfig",
+    "Generator",
+    "GptlabError",
+    "ModelConfig",
+    "SamplingConfig",
+    "Tokenizer",
+    "TrainConfig",
+    "TrainResult",
+    "load",
+    "load_tokenizer",
+    "save",
+    "train",
+    "train_bpe",
+]
+
+_HOMES = {
+    "gptlab.checkpoint": ("load", "save"),
+    "gptlab.config": ("DatasetConfig", "ModelConfig", "SamplingConfig", "TrainConfig"),
+    "gptlab.errors": ("GptlabError",),
+    "gptlab.generation": ("Generator",),
+    "gptlab.model": ("GPT",),
+    "gptlab.tokenizer": ("BPETokenizer", "Tokenizer", "load_tokenizer", "train_bpe"),
+    "gptlab.training": ("TrainResult", "train"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "testing":
+        return importlib.import_module("gptlab.testing")
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'gptlab' has no attribute '{name}'")
+    return getattr(importlib.import_module(_HOME_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "testing"])

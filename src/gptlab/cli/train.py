@@ -1,0 +1,30 @@
+"""gptlab-train: text in, a trained GPT out."""
+
+from gptlab.cli.common import CommandLine, run
+from gptlab.config import TrainConfig
+
+
+class TrainCommand(TrainConfig, CommandLine):
+    """Train a GPT on a text file, a folder of text files, or a prepared dataset.
+
+    Without arguments it trains on the shipped stories.
+    """
+
+    preset: str | None = None
+    """Named starting point: tiny, toy, nanogpt-char, gpt2, gpt2-medium, gpt2-large, gpt2-xl."""
+    config: str | None = None
+    """TOML file of settings; flags override it."""
+
+
+def main() -> None:
+    """Entry point of the command."""
+    run(_train, TrainCommand, prog="gptlab-train")
+
+
+def _train(command: TrainCommand) -> int:
+    # Here, so that --help and a bad flag are answered without torch.
+    from gptlab.training import train
+
+    given = {name: getattr(command, name) for name in command.model_fields_set}
+    result = train(TrainConfig(**{k: v for k, v in given.items() if k in TrainConfig.model_fields}))
+    return 130 if result.interrupted else 0

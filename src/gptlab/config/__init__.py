@@ -1,0 +1,19 @@
+"""Every setting of gptlab, as frozen models that never import torch."""
+
+from gptlab.config.model import ModelConfig
+from gptlab.config.presets import PRESETS
+from gptlab.config.sampling import SamplingConfig
+from gptlab.config.settings import Settings, nearest, preset
+from gptlab.config.training import DatasetConfig, OptimizerConfig, TrainConfig
+
+__all__ = [
+    "PRESETS",
+    "DatasetConfig",
+    "ModelConfig",
+    "OptimizerConfig",
+    "SamplingConfig",
+    "Settings",
+    "TrainConfig",
+    "nearest",
+    "preset",
+]

@@ -1,0 +1,63 @@
+"""Named starting points; each is a layer between the defaults and a settings file."""
+
+from collections.abc import Mapping
+from typing import Any
+
+_GPT2: Mapping[str, Any] = {
+    "vocab_size": 50257,
+    "seq_len": 1024,
+    "positions": "learned",
+    "norm": "layernorm",
+    "activation": "gelu_tanh",
+    "bias": True,
+    "tie_embeddings": True,
+    "batch_size": 8,
+    "learning_rate": 6e-4,
+    "warmup_steps": 2000,
+    "epochs": 1,
+}
+
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    # seconds on a CPU: for trying a pipeline out
+    "tiny": {
+        "embed_dim": 64,
+        "num_layers": 2,
+        "n_heads": 2,
+        "seq_len": 64,
+        "batch_size": 16,
+        "learning_rate": 3e-3,
+        "max_steps": 200,
+        "eval_steps": 100,
+    },
+    # minutes on a CPU: about 1M parameters that learn to spell and to form lines
+    "toy": {
+        "embed_dim": 128,
+        "num_layers": 4,
+        "n_heads": 4,
+        "seq_len": 128,
+        "batch_size": 32,
+        "learning_rate": 2e-3,
+        "max_steps": 1500,
+        "eval_steps": 250,
+    },
+    # the character-level Shakespeare run of nanoGPT; 260 ids are the bytes and the specials
+    "nanogpt-char": {
+        "vocab_size": 260,
+        "embed_dim": 384,
+        "num_layers": 6,
+        "n_heads": 6,
+        "seq_len": 256,
+        "dropout": 0.2,
+        "positions": "learned",
+        "batch_size": 64,
+        "learning_rate": 1e-3,
+        "beta2": 0.99,
+        "warmup_steps": 100,
+        "max_steps": 5000,
+        "eval_steps": 250,
+    },
+    "gpt2": {**_GPT2, "embed_dim": 768, "num_layers": 12, "n_heads": 12},
+    "gpt2-medium": {**_GPT2, "embed_dim": 1024, "num_layers": 24, "n_heads": 16},
+    "gpt2-large": {**_GPT2, "embed_dim": 1280, "num_layers": 36, "n_heads": 20},
+    "gpt2-xl": {**_GPT2, "embed_dim": 1600, "num_layers": 48, "n_heads": 25},
+}

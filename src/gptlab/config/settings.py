@@ -1,0 +1,80 @@
+"""The base of every settings class: frozen, strict about names, one-line errors."""
+
+import difflib
+from collections.abc import Iterable
+from typing import Any, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic.functional_validators import ModelWrapValidatorHandler
+
+from gptlab.config.presets import PRESETS
+from gptlab.errors import ConfigError
+
+Part = TypeVar("Part", bound="Settings")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A remedy for an unknown `name`: the most similar known one, or all of them."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(names)}"
+
+
+class Settings(BaseModel):
+    """Frozen settings that refuse unknown names and explain a bad value in one line.
+
+    Raises:
+        ConfigError: A name is unknown, or a value is of the wrong type or out of range.
+    """
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        validate_by_name=True,
+        validate_by_alias=True,
+        validate_default=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+    )
+
+    @classmethod
+    def from_preset(cls, name: str, **overrides: Any) -> Self:
+        """Settings of preset `name`, with `overrides` on top; keys of other parts are left out."""
+        values = {key: value for key, value in preset(name).items() if key in cls.model_fields}
+        return cls(**{**values, **overrides})
+
+    def part(self, kind: type[Part]) -> Part:
+        """The settings that one component receives: just the fields that `kind` has."""
+        return kind(**{name: getattr(self, name) for name in kind.model_fields})
+
+    def replace(self, **changes: Any) -> Self:
+        """A validated copy with `changes`."""
+        return type(self)(**{**self.model_dump(), **changes})
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _explain(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            return handler(data)
+        except ValidationError as error:
+            raise ConfigError(_first_problem(error, cls)) from None
+
+
+def preset(name: str) -> dict[str, Any]:
+    """The values of preset `name`.
+
+    Raises:
+        ConfigError: There is no such preset.
+    """
+    if name not in PRESETS:
+        raise ConfigError(f"there is no preset '{name}'; {nearest(name, PRESETS)}")
+    return dict(PRESETS[name])
+
+
+def _first_problem(error: ValidationError, cls: type[Settings]) -> str:
+    problem = error.errors(include_url=False)[0]
+    name = ".".join(str(part) for part in problem["loc"]) or cls.__name__
+    if problem["type"] == "extra_forbidden":
+        return f"there is no setting '{name}'; {nearest(name, cls.model_fields)}"
+    message = problem["msg"][:1].lower() + problem["msg"][1:]
+    return f"{name} is {problem['input']!r}, but {message.replace('input', 'it', 1)}"

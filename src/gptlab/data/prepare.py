@@ -1,0 +1,71 @@
+"""A corpus to a dataset of tokens, once per content and tokenizer."""
+
+import hashlib
+import os
+import shutil
+from pathlib import Path
+
+from tqdm import tqdm
+
+from gptlab.data.corpus import Corpus
+from gptlab.data.shards import VERSION, ShardWriter, TokenDataset, is_dataset
+from gptlab.errors import DataError
+from gptlab.tokenizer import Tokenizer
+
+
+def prepare_cached(
+    corpus: Corpus, tokenizer: Tokenizer, *, cache: Path, progress: bool = False
+) -> TokenDataset:
+    """The dataset of `corpus` under `tokenizer`, from `cache` if it is there already.
+
+    The place in the cache is named by the content of both, so a change of either makes a new one.
+
+    Raises:
+        DataError: The corpus can't be read, or is empty.
+    """
+    key = f"{VERSION} {corpus.fingerprint()} {tokenizer.fingerprint()}"
+    folder = cache / f"tokens-{hashlib.sha256(key.encode()).hexdigest()[:20]}"
+    if not is_dataset(folder):
+        write_tokens(corpus, tokenizer, folder, progress=progress)
+    return TokenDataset(folder, tokenizer=tokenizer.fingerprint())
+
+
+def write_tokens(
+    corpus: Corpus, tokenizer: Tokenizer, folder: Path, *, progress: bool = False
+) -> None:
+    """Encode `corpus` into `folder`: each document, followed by the end-of-sequence token.
+
+    The folder appears whole or not at all.
+    """
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        _write(corpus, tokenizer, partial, progress)
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _write(corpus: Corpus, tokenizer: Tokenizer, folder: Path, progress: bool) -> None:
+    writer = ShardWriter(folder, vocab_size=tokenizer.vocab_size)
+    separator = [] if tokenizer.eos_id is None else [tokenizer.eos_id]
+    characters = size = documents = 0
+    with tqdm(desc="encoding", unit="B", unit_scale=True, disable=not progress) as bar:
+        for text in corpus.documents():
+            writer.write(tokenizer.encode(text) + separator)
+            documents += 1
+            characters += len(text)
+            size += len(text.encode())
+            bar.update(len(text.encode()))
+    if not characters:
+        raise DataError(f"{corpus.root} has no text in this part of it; give a longer text")
+    writer.finish(
+        documents=documents,
+        characters=characters,
+        bytes=size,
+        vocab_size=tokenizer.vocab_size,
+        tokenizer=tokenizer.fingerprint(),
+        source={"name": corpus.name, "sha256": corpus.fingerprint()},
+    )

@@ -1,0 +1,154 @@
+"""Attention: one function behind which several backends serve, and the layer that calls it.
+
+Letters: B batch, T query length, S key length, D model width, H heads, K head width. Keys and
+values may have fewer heads than queries; each is then shared by a group of query heads
+(Ainslie et al. 2023, https://arxiv.org/abs/2305.13245).
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gptlab.config import ModelConfig
+from gptlab.errors import BackendError
+from gptlab.model.cache import LayerCache
+from gptlab.model.flash import flash_attention
+from gptlab.model.positions import rotate
+
+
+class Context(NamedTuple):
+    """What every layer of one forward pass shares about positions."""
+
+    rotary: tuple[Tensor, Tensor] | None
+    """Cosines and sines at the tokens' positions, or None without rotary positions."""
+    mask_BTS: Tensor | None
+    """Where a query may look; None where the causal rule says it all."""
+
+
+def attend(
+    q_BTHK: Tensor,
+    k_BSHK: Tensor,
+    v_BSHK: Tensor,
+    *,
+    backend: str = "auto",
+    causal: bool = True,
+    mask_BTS: Tensor | None = None,
+    dropout: float = 0.0,
+) -> Tensor:
+    """Scaled dot-product attention (Vaswani et al. 2017), (B, T, H, K) in the queries' dtype.
+
+    A causal mask is aligned to the last key: query t sees keys up to S - T + t, so new tokens
+    after cached ones need no mask of their own. `mask_BTS` is bool, True where a query may look;
+    it narrows the causal rule where both are given, and every query must see some key.
+    `auto` is PyTorch's own kernel choice, which has a kernel for every device.
+
+    Raises:
+        BackendError: The named backend can't serve this device, dtype or mask.
+    """
+    if backend == "reference":
+        return _reference(q_BTHK, k_BSHK, v_BSHK, causal, mask_BTS, dropout)
+    if backend in ("sdpa", "auto"):
+        return _sdpa(q_BTHK, k_BSHK, v_BSHK, causal, mask_BTS, dropout)
+    if backend != "flash":
+        raise BackendError(
+            f"there is no attention backend '{backend}'; known: auto, reference, sdpa, flash"
+        )
+    if mask_BTS is not None:
+        raise BackendError(
+            "attention is 'flash', which takes no mask, but rows of different lengths need one; "
+            "write --attention auto"
+        )
+    return flash_attention(q_BTHK, k_BSHK, v_BSHK, causal=causal, dropout=dropout)
+
+
+def _reference(
+    q_BTHK: Tensor,
+    k_BSHK: Tensor,
+    v_BSHK: Tensor,
+    causal: bool,
+    mask_BTS: Tensor | None,
+    dropout: float,
+) -> Tensor:
+    groups = q_BTHK.shape[2] // k_BSHK.shape[2]
+    k_BSHK = k_BSHK.repeat_interleave(groups, dim=2)
+    v_BSHK = v_BSHK.repeat_interleave(groups, dim=2)
+    scores_BHTS = torch.einsum("bthk,bshk->bhts", q_BTHK, k_BSHK) / math.sqrt(q_BTHK.shape[3])
+    if causal:
+        mask_BTS = _with_causal(mask_BTS, q_BTHK.shape[1], k_BSHK.shape[1], q_BTHK.device)
+    if mask_BTS is not None:
+        scores_BHTS = scores_BHTS.masked_fill(~mask_BTS.unsqueeze(1), -math.inf)
+    weights_BHTS = F.dropout(scores_BHTS.softmax(dim=-1), dropout).to(v_BSHK.dtype)
+    return torch.einsum("bhts,bshk->bthk", weights_BHTS, v_BSHK)
+
+
+def _sdpa(
+    q_BTHK: Tensor,
+    k_BSHK: Tensor,
+    v_BSHK: Tensor,
+    causal: bool,
+    mask_BTS: Tensor | None,
+    dropout: float,
+) -> Tensor:
+    length, key_length = q_BTHK.shape[1], k_BSHK.shape[1]
+    square = causal and mask_BTS is None and length == key_length
+    # SDPA aligns its own causal mask to the first key, and one query at the end sees every key.
+    if causal and not square and not (mask_BTS is None and length == 1):
+        mask_BTS = _with_causal(mask_BTS, length, key_length, q_BTHK.device)
+    output_BHTK = F.scaled_dot_product_attention(
+        q_BTHK.transpose(1, 2),
+        k_BSHK.transpose(1, 2),
+        v_BSHK.transpose(1, 2),
+        attn_mask=None if mask_BTS is None else mask_BTS.unsqueeze(1),
+        dropout_p=dropout,
+        is_causal=square,
+        enable_gqa=q_BTHK.shape[2] != k_BSHK.shape[2],
+    )
+    return output_BHTK.transpose(1, 2)
+
+
+def _with_causal(mask_BTS: Tensor | None, T: int, S: int, device: torch.device) -> Tensor:
+    causal_TS = torch.ones(T, S, dtype=torch.bool, device=device).tril(S - T)
+    return causal_TS.unsqueeze(0) if mask_BTS is None else mask_BTS & causal_TS
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention with grouped keys, rotary positions and a cache."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.head_dim = config.head_dim
+        self.backend = config.attention
+        self.dropout = config.dropout
+        self.widths = [config.embed_dim, *[config.kv_heads * config.head_dim] * 2]
+        self.qkv_proj = nn.Linear(config.embed_dim, sum(self.widths), bias=config.bias)
+        self.o_proj = nn.Linear(config.embed_dim, config.embed_dim, bias=config.bias)
+        # Per head, as in Henry et al. 2020, https://arxiv.org/abs/2010.04245.
+        self.q_norm, self.k_norm = (
+            nn.RMSNorm(config.head_dim, eps=config.norm_eps) if config.qk_norm else nn.Identity()
+            for _ in range(2)
+        )
+
+    def forward(self, x_BTD: Tensor, context: Context, cache: LayerCache | None = None) -> Tensor:
+        """(B, T, D) to (B, T, D); with a cache, T new tokens after those it holds."""
+        q_BTHK, k_BTHK, v_BTHK = (
+            part.unflatten(-1, (-1, self.head_dim))
+            for part in self.qkv_proj(x_BTD).split(self.widths, dim=-1)
+        )
+        q_BTHK, k_BTHK = self.q_norm(q_BTHK), self.k_norm(k_BTHK)
+        if context.rotary is not None:
+            q_BTHK, k_BTHK = rotate(q_BTHK, *context.rotary), rotate(k_BTHK, *context.rotary)
+        k_BSHK, v_BSHK = (k_BTHK, v_BTHK) if cache is None else cache.append(k_BTHK, v_BTHK)
+        output_BTHK = attend(
+            q_BTHK.to(v_BSHK.dtype),
+            k_BSHK.to(v_BSHK.dtype),
+            v_BSHK,
+            backend=self.backend,
+            causal=context.mask_BTS is None,
+            mask_BTS=context.mask_BTS,
+            dropout=self.dropout if self.training else 0.0,
+        )
+        mixed: Tensor = self.o_proj(output_BTHK.flatten(2))
+        return mixed

@@ -1,0 +1,143 @@
+"""GPT: a stack of blocks that predicts each token from those before it.
+
+Letters: B batch, T new tokens, S tokens held, D model width, V vocabulary.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gptlab.config import ModelConfig
+from gptlab.errors import ConfigError
+from gptlab.model.attention import Context
+from gptlab.model.blocks import Block, make_norm
+from gptlab.model.cache import KVCache
+from gptlab.model.init import initialise
+from gptlab.model.positions import rotary_table, sinusoidal_table
+
+
+class GPT(nn.Module):
+    """A decoder-only Transformer.
+
+    Args:
+        config: Its shape and parts.
+        seed: Seed of the initial weights; torch's global generator draws them if None.
+    """
+
+    rotary_cos: Tensor
+    rotary_sin: Tensor
+    sinusoidal: Tensor
+
+    def __init__(self, config: ModelConfig, *, seed: int | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.embedding = nn.Embedding(config.vocab_size, config.embed_dim)
+        if config.positions == "learned":
+            self.position_embedding = nn.Embedding(config.seq_len, config.embed_dim)
+        self.dropout = nn.Dropout(config.dropout)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+        self.norm = make_norm(config)
+        if not config.tie_embeddings:
+            self.lm_head = nn.Linear(config.embed_dim, config.vocab_size, bias=False)
+        self._add_position_tables()
+        initialise(self, config, seed=seed)
+
+    def _add_position_tables(self) -> None:
+        config = self.config
+        if config.positions == "rope":
+            cos, sin = rotary_table(config.seq_len, config.head_dim, theta=config.rope_theta)
+            self.register_buffer("rotary_cos", cos, persistent=False)
+            self.register_buffer("rotary_sin", sin, persistent=False)
+        elif config.positions == "sinusoidal":
+            table = sinusoidal_table(config.seq_len, config.embed_dim)
+            self.register_buffer("sinusoidal", table, persistent=False)
+
+    def forward(
+        self,
+        tokens: Tensor,
+        *,
+        cache: KVCache | None = None,
+        counts: Sequence[int] | None = None,
+    ) -> Tensor:
+        """Logits (B, T, V) of the token after each of `tokens`, (B, T) int64.
+
+        With a `cache`, `tokens` come after those it holds, and it holds them too afterwards: all
+        T of each row, or the first `counts[b]` of row b where shorter rows are padded at the end.
+
+        Raises:
+            ConfigError: There are more tokens than seq_len, or than the cache has room for.
+        """
+        hidden_BTD = self.hidden_states(tokens, cache=cache, counts=counts)
+        return self.logits(hidden_BTD)
+
+    def hidden_states(
+        self,
+        tokens: Tensor,
+        *,
+        cache: KVCache | None = None,
+        counts: Sequence[int] | None = None,
+    ) -> Tensor:
+        """What `logits` turns into logits: the last norm's output, (B, T, D)."""
+        B, T = tokens.shape
+        limit = self.config.seq_len
+        end = T + (max(cache.lengths) if cache is not None else 0)
+        if end > limit:
+            raise ConfigError(f"{end} tokens exceed the model's seq_len of {limit}; give fewer")
+        if cache is None:
+            positions = torch.arange(T, device=tokens.device)
+        else:
+            positions = cache.positions_BT(T)
+        x_BTD = self._embed(tokens, positions)
+        context = self._context(positions, cache)
+        for index, block in enumerate(self.blocks):
+            x_BTD = block(x_BTD, context, cache.layer(index, positions) if cache else None)
+        if cache is not None:
+            cache.advance([T] * B if counts is None else counts)
+        hidden_BTD: Tensor = self.norm(x_BTD)
+        return hidden_BTD
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits (..., V) from hidden states (..., D)."""
+        head = self.embedding if self.config.tie_embeddings else self.lm_head
+        logits = F.linear(hidden, head.weight)
+        cap = self.config.logit_soft_cap
+        # Gemma 2, https://arxiv.org/abs/2408.00118, section 2.
+        return logits if cap is None else cap * torch.tanh(logits / cap)
+
+    def num_parameters(self) -> int:
+        """Number of trainable values; a shared matrix counts once."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def flops_per_token(self) -> int:
+        """Floating-point operations to train on one token, forward and backward.
+
+        6 N + 12 L D T: N counts the weights of matrix products, the head included; attention is
+        counted unmasked, as in the PaLM paper (https://arxiv.org/abs/2204.02311, appendix B).
+        """
+        config = self.config
+        weights = sum(p.numel() for name, p in self.named_parameters() if "_proj.weight" in name)
+        weights += config.vocab_size * config.embed_dim
+        return 6 * weights + 12 * config.num_layers * config.embed_dim * config.seq_len
+
+    def _embed(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        x_BTD: Tensor = self.embedding(tokens)
+        if self.config.positions == "learned":
+            x_BTD = x_BTD + self.position_embedding(positions)
+        elif self.config.positions == "sinusoidal":
+            # The paper's scale keeps the token's part from drowning in the position's.
+            x_BTD = x_BTD * math.sqrt(self.config.embed_dim) + self.sinusoidal[positions]
+        embedded: Tensor = self.dropout(x_BTD)
+        return embedded
+
+    def _context(self, positions: Tensor, cache: KVCache | None) -> Context:
+        rotary = None
+        if self.config.positions == "rope":
+            rotary = (self.rotary_cos[positions], self.rotary_sin[positions])
+        if cache is None or cache.is_even:
+            return Context(rotary, None)
+        held = max(cache.lengths) + positions.shape[1]
+        keys_S = torch.arange(held, device=positions.device)
+        return Context(rotary, keys_S <= positions.unsqueeze(-1))

@@ -1,0 +1,48 @@
+"""Initial weights: one table, in which every parameter matches exactly one row."""
+
+import math
+import re
+
+import torch
+from torch import nn
+
+from gptlab.config import ModelConfig
+from gptlab.errors import ConfigError
+
+
+def initialise(model: nn.Module, config: ModelConfig, *, seed: int | None = None) -> None:
+    """Fill the parameters of `model` in place, by name.
+
+    GPT-2's scheme (Radford et al. 2019): normal with deviation 0.02, and projections that write
+    to the residual stream divided by the square root of their number. The same seed gives the
+    same weights on every device; without one, the draw comes from torch's global generator.
+
+    Raises:
+        ConfigError: A parameter matches no row of the table, or several.
+    """
+    residual = 0.02 / math.sqrt(2 * config.num_layers)
+    table: dict[str, float | str] = {
+        r"(position_)?embedding\.weight": 0.02,
+        r"lm_head\.weight": 0.02,
+        r".*\.(qkv|up|gate)_proj\.weight": 0.02,
+        r".*\.(o|down)_proj\.weight": residual,
+        r"(.*[._])?norm\.weight": "ones",
+        r".*\.bias": "zeros",
+    }
+    generator = None if seed is None else torch.Generator().manual_seed(seed)
+    for name, parameter in model.named_parameters():
+        rows = [fill for pattern, fill in table.items() if re.fullmatch(pattern, name)]
+        if len(rows) != 1:
+            raise ConfigError(f"parameter '{name}' matches {len(rows)} initialisation rules, not 1")
+        _fill(parameter, rows[0], generator)
+
+
+@torch.no_grad()
+def _fill(parameter: nn.Parameter, fill: float | str, generator: torch.Generator | None) -> None:
+    if fill == "ones":
+        parameter.fill_(1.0)
+    elif fill == "zeros":
+        parameter.zero_()
+    else:
+        noise = torch.randn(parameter.shape, generator=generator) * float(fill)
+        parameter.copy_(noise)

@@ -1,0 +1,11 @@
+"""Vocabularies of others behind the `Tokenizer` protocol."""
+
+from gptlab.tokenizer.adapters.sentencepiece import SENTENCEPIECE_FILE, SentencePieceTokenizer
+from gptlab.tokenizer.adapters.tiktoken import TIKTOKEN_FILE, TiktokenTokenizer
+
+__all__ = [
+    "SENTENCEPIECE_FILE",
+    "TIKTOKEN_FILE",
+    "SentencePieceTokenizer",
+    "TiktokenTokenizer",
+]

@@ -1,0 +1,90 @@
+"""Open any tokenizer by a folder, a file, or a name."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+from gptlab.errors import TokenizerError
+from gptlab.tokenizer.adapters import (
+    SENTENCEPIECE_FILE,
+    TIKTOKEN_FILE,
+    SentencePieceTokenizer,
+    TiktokenTokenizer,
+)
+from gptlab.tokenizer.base import Tokenizer
+from gptlab.tokenizer.bpe import BPETokenizer
+from gptlab.tokenizer.huggingface import TOKENIZER_FILE
+
+Kind = Literal["default", "tiktoken", "sentencepiece"]
+Candidates = dict[Kind, Callable[[], Tokenizer]]
+
+_TIKTOKEN_PREFIX = "tiktoken:"
+_REMEDY = "train one with gptlab-tokenize --train corpus.txt"
+
+
+def load_tokenizer(source: str | Path, *, kind: Kind | None = None) -> Tokenizer:
+    """Load a tokenizer from wherever it is.
+
+    Args:
+        source: A folder that a tokenizer was saved to, "tiktoken:NAME" for one of tiktoken's own
+            encodings, or a SentencePiece `.model` file.
+        kind: What is expected: "default" for gptlab's own BPE, "tiktoken" (`source` may then be
+            the bare name, as "gpt2"), or "sentencepiece". Anything else is an error.
+
+    Raises:
+        TokenizerError: There is no tokenizer there, it is damaged, or it is of another kind.
+    """
+    candidates = _candidates(str(source), kind)
+    if kind is not None:
+        if kind not in candidates:
+            raise TokenizerError(
+                f"{source} holds a tokenizer of kind {' and '.join(candidates)}, "
+                f"not {kind}: change the kind or the path"
+            )
+        return candidates[kind]()
+    if len(candidates) > 1:
+        raise TokenizerError(
+            f"{source} holds several tokenizers: choose kind={' or kind='.join(candidates)}"
+        )
+    (load,) = candidates.values()
+    return load()
+
+
+def _candidates(source: str, kind: Kind | None) -> Candidates:
+    """How to load each kind of tokenizer that `source` holds; at least one."""
+    path = Path(source)
+    if source.startswith(_TIKTOKEN_PREFIX):
+        name = source.removeprefix(_TIKTOKEN_PREFIX)
+        return {"tiktoken": lambda: TiktokenTokenizer.from_name(name)}
+    if path.is_dir():
+        return _in_folder(path)
+    if path.is_file() and path.suffix == ".model":
+        return {"sentencepiece": lambda: SentencePieceTokenizer(path)}
+    if path.exists():
+        raise TokenizerError(
+            f"{source} is no tokenizer: give the folder that one was saved to, or {_REMEDY}"
+        )
+    if kind == "tiktoken":
+        return {"tiktoken": lambda: TiktokenTokenizer.from_name(source)}
+    raise TokenizerError(f"there is no tokenizer at {source}: check the path, or {_REMEDY}")
+
+
+def _in_folder(folder: Path) -> Candidates:
+    candidates: Candidates = {}
+    if (folder / TOKENIZER_FILE).is_file():
+        candidates["default"] = lambda: BPETokenizer.load(folder)
+    if (folder / TIKTOKEN_FILE).is_file():
+        candidates["tiktoken"] = lambda: TiktokenTokenizer.load(folder)
+    models = sorted(folder.glob("*.model"))
+    if folder / SENTENCEPIECE_FILE in models:
+        models = [folder / SENTENCEPIECE_FILE]
+    if len(models) == 1:
+        candidates["sentencepiece"] = lambda: SentencePieceTokenizer(models[0])
+    if candidates:
+        return candidates
+    if models:
+        names = ", ".join(model.name for model in models)
+        raise TokenizerError(f"{folder} holds several models ({names}): give the path of one")
+    raise TokenizerError(
+        f"{folder} holds no tokenizer (no {TOKENIZER_FILE}, {TIKTOKEN_FILE} or *.model): {_REMEDY}"
+    )

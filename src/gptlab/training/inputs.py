@@ -1,0 +1,126 @@
+"""What a run reads: its tokenizer, its training tokens and its evaluation tokens."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from gptlab.config import TrainConfig
+from gptlab.config.training import AUTO, TOY_EVAL, TOY_TOKENIZER, TOY_TRAIN
+from gptlab.data import Corpus, TokenDataset, open_corpus, prepare_cached, toy
+from gptlab.data.shards import is_dataset
+from gptlab.errors import ConfigError, DataError
+from gptlab.tokenizer import BPETokenizer, Tokenizer, load_tokenizer, train_bpe
+
+TOY_VOCAB_SIZE = 384
+_CACHE = ".cache"
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A tokenizer and two datasets made with it."""
+
+    tokenizer: Tokenizer
+    train: TokenDataset
+    evaluation: TokenDataset
+    floor: float | None
+    """The evaluation text's true -log p in nats per character, where its grammar is known."""
+
+
+def load_inputs(config: TrainConfig, *, saved: Tokenizer | None, say: Say) -> Inputs:
+    """Open, or make, everything that `config` reads.
+
+    Args:
+        config: The run.
+        saved: The tokenizer of the checkpoint from which the run goes on.
+        say: Told, a line each, what was made that the user did not name.
+
+    Raises:
+        DataError, TokenizerError, ConfigError: Something is missing or does not fit.
+    """
+    write_shipped_data(config, say)
+    cache = Path(config.runs_dir) / _CACHE
+    train, evaluation = _open_data(config, say)
+    tokenizer = saved or _open_tokenizer(config, train, cache, say)
+    datasets = [
+        TokenDataset(part, tokenizer=tokenizer.fingerprint())
+        if isinstance(part, Path)
+        else prepare_cached(part, tokenizer, cache=cache, progress=not config.quiet)
+        for part in (train, evaluation)
+    ]
+    if len(datasets[1]) < 2:
+        raise DataError("the evaluation text is a single token; give a longer --eval_data")
+    return Inputs(tokenizer, datasets[0], datasets[1], _floor(evaluation, datasets[1]))
+
+
+def write_shipped_data(config: TrainConfig, say: Say) -> None:
+    """Write the shipped stories and their tokenizer where the defaults look, if not there yet."""
+    named = {config.train_data, config.eval_data, config.tokenizer}
+    if not all(Path(path).exists() for path in named & {TOY_TRAIN, TOY_EVAL}):
+        train, evaluation = toy.write_toy_corpus(Path(TOY_TRAIN).parent)
+        say(f"wrote the shipped stories: {train}, {evaluation}")
+    if config.tokenizer == TOY_TOKENIZER and not Path(TOY_TOKENIZER).exists():
+        if not Path(TOY_TRAIN).exists():
+            toy.write_toy_corpus(Path(TOY_TRAIN).parent)
+        train_bpe([TOY_TRAIN], vocab_size=TOY_VOCAB_SIZE).save(TOY_TOKENIZER)
+        say(f"wrote the stories' tokenizer: {TOY_TOKENIZER}")
+
+
+def _open_data(config: TrainConfig, say: Say) -> tuple[Corpus | Path, Corpus | Path]:
+    train = _open(config.train_data)
+    if config.eval_data != AUTO:
+        return train, _open(config.eval_data)
+    if isinstance(train, Path):
+        raise ConfigError(f"{train} is prepared already and can't be split; write --eval_data")
+    kept, held_out = train.split(config.dev_size)
+    what = (
+        f"{len(held_out.files)} of {len(train.files)} files"
+        if len(train.files) > 1
+        else f"the last {config.dev_size:.0%}"
+    )
+    say(f"evaluation text: {what} of {train.root}, held out (--eval_data names another)")
+    if train.skipped:
+        say(f"left out: {train.skipped} files under {train.root} that are not UTF-8 text")
+    return kept, held_out
+
+
+def _open(path: str) -> Corpus | Path:
+    return Path(path) if is_dataset(path) else open_corpus(path)
+
+
+def _open_tokenizer(config: TrainConfig, train: Corpus | Path, cache: Path, say: Say) -> Tokenizer:
+    if config.tokenizer == AUTO:
+        if isinstance(train, Path):
+            raise ConfigError(f"{train} is prepared already; name its tokenizer with --tokenizer")
+        return _own_tokenizer(train, config.vocab_size, cache, say)
+    kind = config.tokenizer_type if "tokenizer_type" in config.model_fields_set else None
+    tokenizer = load_tokenizer(config.tokenizer, kind=kind)
+    if "vocab_size" in config.model_fields_set and config.vocab_size != tokenizer.vocab_size:
+        raise ConfigError(
+            f"tokenizer {config.tokenizer} has {tokenizer.vocab_size} tokens, but the vocabulary "
+            f"is {config.vocab_size}; write --tgt_vocab_size {tokenizer.vocab_size}"
+        )
+    return tokenizer
+
+
+def _own_tokenizer(train: Corpus, vocab_size: int, cache: Path, say: Say) -> Tokenizer:
+    key = f"{train.fingerprint()} {vocab_size}"
+    folder = cache / f"tokenizer-{hashlib.sha256(key.encode()).hexdigest()[:20]}"
+    if folder.exists():
+        return BPETokenizer.load(folder)
+    tokenizer = train_bpe(texts=train.documents(), vocab_size=vocab_size)
+    tokenizer.save(folder)
+    say(f"trained a tokenizer of {tokenizer.vocab_size} tokens (--tokenizer names another)")
+    if tokenizer.vocab_size < vocab_size:
+        say(f"the text has no more to merge: --tgt_vocab_size {vocab_size} can't be reached")
+    return tokenizer
+
+
+def _floor(evaluation: Corpus | Path, dataset: TokenDataset) -> float | None:
+    """Nats per character of the shipped kind of stories, else None."""
+    if isinstance(evaluation, Path) or len(evaluation.files) > 1:
+        return None
+    likelihood = toy.log_likelihood(next(evaluation.documents()))
+    return None if likelihood is None else -likelihood / int(dataset.manifest["characters"])

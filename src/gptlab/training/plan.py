@@ -1,0 +1,97 @@
+"""What a run will do, and what it will cost, before it does it."""
+
+import sys
+import time
+
+import torch
+
+from gptlab.training.compiling import Forward
+from gptlab.training.losses import cross_entropy
+from gptlab.training.session import Session
+
+# A forward pass is about a third of a training step's work.
+_EVALUATION_SHARE = 1 / 3
+
+
+def probe(session: Session, forward: Forward) -> float:
+    """Seconds of a training step, from two that leave no trace."""
+    inputs, targets = session.batch(0)
+    seconds = 0.0
+    session.model.train()
+    for _ in range(2):
+        start = time.perf_counter()
+        with session.arithmetic.autocast():
+            logits = forward(inputs)
+        loss, weight = cross_entropy(logits, targets)
+        (loss / weight).backward()  # type: ignore[no-untyped-call]
+        loss.item()
+        session.model.zero_grad(set_to_none=True)
+        seconds = time.perf_counter() - start
+    return seconds
+
+
+def describe(session: Session, step_seconds: float) -> str:
+    """The plan as a few lines for the user."""
+    config, model, inputs = session.config, session.model, session.inputs
+    parameters, tokens = model.num_parameters(), len(inputs.train)
+    steps = session.total_steps - session.state.step
+    read = session.total_steps * config.batch_size * config.seq_len
+    kind = f"{config.num_layers} layers, width {config.embed_dim}, {config.n_heads} heads"
+    ending = f"at the latest, or after {config.patience} evaluations without improvement"
+    lines = [
+        f"model    {parameters:,} parameters: {kind}, vocabulary {config.vocab_size:,}",
+        f"data     {tokens:,} training tokens, {len(inputs.evaluation):,} evaluation tokens",
+        f"steps    {steps:,} of {config.batch_size} x {config.seq_len} tokens = "
+        f"{session.sampler.epoch(session.total_steps):.3g} epochs"
+        + (f" {ending}" if config.patience and config.eval_strategy != "no" else ""),
+        f"ratio    {read / parameters:.3g} tokens read per parameter, "
+        f"{tokens / parameters:.3g} of them different",
+        f"device   {session.arithmetic}",
+        f"memory   about {_memory(session) / 2**30:.1f} GiB",
+        f"time     about {_duration(_total_seconds(session, step_seconds, steps))}"
+        f" at {config.batch_size * config.seq_len / step_seconds:,.0f} tokens/s",
+        f"output   {session.folder}",
+    ]
+    if tokens < parameters:
+        lines.append(
+            "note     the model has more parameters than the text has tokens: it can learn the "
+            "text by heart, so watch the evaluation loss"
+        )
+    return "\n".join(lines)
+
+
+def _total_seconds(session: Session, step_seconds: float, steps: int) -> float:
+    config = session.config
+    evaluations = 1
+    if config.eval_strategy == "steps":
+        evaluations += steps // config.eval_steps
+    elif config.eval_strategy == "epoch":
+        evaluations += round(session.sampler.epoch(steps))
+    batches = len(session.inputs.evaluation) / (config.batch_size * config.seq_len)
+    return step_seconds * (steps + evaluations * batches * _EVALUATION_SHARE)
+
+
+def _memory(session: Session) -> float:
+    """Bytes at the peak: what the probe took, and the optimizer's two moments."""
+    moments = 8 * session.model.num_parameters()
+    device = session.arithmetic.device
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) + moments
+    return _peak_of_process() + moments
+
+
+def _peak_of_process() -> int:
+    try:
+        import resource
+    except ImportError:  # Windows has no such counter.
+        return 0
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(seconds, 1):.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

@@ -1,0 +1,99 @@
+"""Everything that a run holds while it trains, built from its settings."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from gptlab.checkpoint import load_model, verify
+from gptlab.config import DatasetConfig, ModelConfig, OptimizerConfig, TrainConfig
+from gptlab.data import WindowSampler
+from gptlab.model import GPT
+from gptlab.tokenizer import load_tokenizer
+from gptlab.training.inputs import Inputs, Say, load_inputs
+from gptlab.training.optimizers import make_optimizer
+from gptlab.training.precision import Arithmetic, choose_arithmetic
+from gptlab.training.run_folder import choose_run, continued, create_run, resumable_checkpoint
+from gptlab.training.state import TrainState, restore_state
+
+
+@dataclass(frozen=True)
+class Session:
+    """The parts of one run; `state`, the model and the optimizer change as it goes."""
+
+    config: TrainConfig
+    folder: Path
+    inputs: Inputs
+    sampler: WindowSampler
+    arithmetic: Arithmetic
+    model: GPT
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    state: TrainState
+    total_steps: int
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """Inputs and targets of `step` on the device, (B, T) int64 each."""
+        batch = self.sampler.batch(step)
+        device = self.arithmetic.device
+        return torch.from_numpy(batch.inputs).to(device), torch.from_numpy(batch.targets).to(device)
+
+    def crossed_epochs(self, number: int) -> bool:
+        """Whether the step just made completed a further `number` epochs."""
+        step = self.state.step
+        done, before = self.sampler.epoch(step), self.sampler.epoch(step - 1)
+        return int(done / number) > int(before / number)
+
+    def say(self, line: str) -> None:
+        """Print a line beside the progress bar, unless the run is quiet."""
+        if not self.config.quiet:
+            tqdm.write(line)
+
+
+def open_session(config: TrainConfig) -> Session:
+    """Build a run, or rebuild the one to resume, and make its folder once nothing can fail.
+
+    Raises:
+        GptlabError: A setting, a file or a device does not fit.
+    """
+    say: Say = (lambda _line: None) if config.quiet else print
+    folder = choose_run(config)
+    checkpoint = resumable_checkpoint(folder) if config.resume else None
+    if checkpoint is not None:
+        verify(checkpoint)
+        config = continued(config, folder)
+    arithmetic = choose_arithmetic(config.device, config.precision)
+    saved_tokenizer = None if checkpoint is None else load_tokenizer(checkpoint)
+    inputs = load_inputs(config, saved=saved_tokenizer, say=say)
+    config = config.replace(
+        vocab_size=inputs.tokenizer.vocab_size,
+        experiment_name=folder.name,
+        precision=arithmetic.precision,
+    )
+    dataset = config.part(DatasetConfig)
+    sampler = WindowSampler(inputs.train, seq_len=config.seq_len, **dataset.model_dump())
+    if checkpoint is None:
+        model = GPT(config.part(ModelConfig), seed=config.seed).to(arithmetic.device)
+    else:
+        model = load_model(checkpoint, device=arithmetic.device)
+    optimizer = make_optimizer(model, config.part(OptimizerConfig))
+    scaler = arithmetic.scaler()
+    state = TrainState()
+    if checkpoint is not None:
+        state = restore_state(checkpoint, model, optimizer, scaler)
+        say(f"going on from {checkpoint}, after step {state.step:,}")
+    create_run(folder, config)
+    return Session(
+        config=config,
+        folder=folder,
+        inputs=inputs,
+        sampler=sampler,
+        arithmetic=arithmetic,
+        model=model,
+        optimizer=optimizer,
+        scaler=scaler,
+        state=state,
+        total_steps=config.max_steps or sampler.step_at(config.epochs),
+    )
