@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from gptlab.cli.common import CommandLine, run
+from gptlab.cli.main import CommandLine, run
 from gptlab.config import ModelConfig, SamplingConfig
 from gptlab.errors import CheckpointError, ConfigError
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import PositiveInt
 
-from gptlab.cli.common import CommandLine, run
+from gptlab.cli.main import CommandLine, run
 from gptlab.config.training import TOY_TOKENIZER, TokenizerType
 from gptlab.errors import ConfigError
 

@@ -1,6 +1,6 @@
 """gptlab-train: text in, a trained GPT out."""
 
-from gptlab.cli.common import CommandLine, run
+from gptlab.cli.main import INTERRUPTED, CommandLine, run
 from gptlab.config import TrainConfig
 
 
@@ -25,6 +25,6 @@ def _train(command: TrainCommand) -> int:
     # Here, so that --help and a bad flag are answered without torch.
     from gptlab.training import train
 
-    given = {name: getattr(command, name) for name in command.model_fields_set}
-    result = train(TrainConfig(**{k: v for k, v in given.items() if k in TrainConfig.model_fields}))
-    return 130 if result.interrupted else 0
+    given = command.model_fields_set & TrainConfig.model_fields.keys()
+    result = train(TrainConfig(**{name: getattr(command, name) for name in given}))
+    return INTERRUPTED if result.interrupted else 0

@@ -15,6 +15,7 @@ from gptlab.training.metrics import MetricsLog
 from gptlab.training.plan import describe, probe
 from gptlab.training.plots import plot_run
 from gptlab.training.recorder import Recorder
+from gptlab.training.run_folder import create_run
 from gptlab.training.session import Session, open_session
 from gptlab.training.step import train_step
 
@@ -51,6 +52,7 @@ def train(config: TrainConfig) -> TrainResult:
         session.model, config.compile, try_out=lambda f: probe(session, f), say=session.say
     )
     session.say(describe(session, probe(session, forward)))
+    create_run(session.folder, config)
     metrics = MetricsLog(session.folder, after_step=state.step, tensorboard=config.tensorboard)
     bar = tqdm(
         total=total_steps, initial=state.step, unit="step", disable=config.quiet, leave=False

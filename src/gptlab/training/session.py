@@ -15,7 +15,7 @@ from gptlab.tokenizer import load_tokenizer
 from gptlab.training.inputs import Inputs, Say, load_inputs
 from gptlab.training.optimizers import make_optimizer
 from gptlab.training.precision import Arithmetic, choose_arithmetic
-from gptlab.training.run_folder import choose_run, continued, create_run, resumable_checkpoint
+from gptlab.training.run_folder import choose_run, continued, resumable_checkpoint
 from gptlab.training.state import TrainState, restore_state
 
 
@@ -53,7 +53,7 @@ class Session:
 
 
 def open_session(config: TrainConfig) -> Session:
-    """Build a run, or rebuild the one to resume, and make its folder once nothing can fail.
+    """Build a run, or rebuild the one to resume; nothing is written into its folder yet.
 
     Raises:
         GptlabError: A setting, a file or a device does not fit.
@@ -84,7 +84,6 @@ def open_session(config: TrainConfig) -> Session:
     if checkpoint is not None:
         state = restore_state(checkpoint, model, optimizer, scaler)
         say(f"going on from {checkpoint}, after step {state.step:,}")
-    create_run(folder, config)
     return Session(
         config=config,
         folder=folder,

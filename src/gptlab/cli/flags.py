@@ -1,57 +1,23 @@
-"""What the commands share: flags to settings, and errors to one line."""
+"""Flags to settings: defaults < preset < file < flags."""
 
 import json
-import os
-import sys
 import tomllib
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar, get_origin
+from typing import Any, TypeVar, get_origin
 
 from pydantic import AliasChoices
 from pydantic_settings import BaseSettings, CliSettingsSource, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError
 
 from gptlab.config import Settings, nearest, preset
-from gptlab.errors import ConfigError, GptlabError
-
-INTERNAL_ERROR = 1
-USER_ERROR = 2
-INTERRUPTED = 130
+from gptlab.errors import ConfigError
 
 _BOOLEANS = {"true": True, "false": False, "yes": True, "no": False, "1": True, "0": False}
+_NOT_GIVEN = "not given"
 
 Command = TypeVar("Command", bound=Settings)
-
-
-class CommandLine(Settings):
-    """Flags that every command has."""
-
-    debug: bool = False
-    """Show a traceback with an error."""
-
-
-def run(main: Callable[[Command], int | None], command: type[Command], *, prog: str) -> None:
-    """Parse the process's arguments into `command`, call `main` with it, and exit.
-
-    An error is one line on standard error: exit code 2 for a user's mistake, 1 for a fault of
-    gptlab, 130 for Ctrl-C. With `--debug` the traceback is shown as well.
-    """
-    argv = sys.argv[1:]
-    try:
-        sys.exit(main(parse(command, argv, prog=prog)))
-    except KeyboardInterrupt:
-        _fail(f"{prog}: interrupted", code=INTERRUPTED)
-    except BrokenPipeError:
-        # The reader (head, less) has left: nothing is wrong. Python would complain once more when
-        # it flushes standard output at exit, so that goes nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
-    except Exception as error:
-        if "--debug" in argv:
-            raise
-        _fail(f"{prog}: {_one_line(error)}", code=_exit_code(error))
 
 
 def parse(command: type[Command], argv: list[str], *, prog: str) -> Command:
@@ -62,12 +28,10 @@ def parse(command: type[Command], argv: list[str], *, prog: str) -> Command:
     """
     flags = given_flags(command, argv, prog=prog)
     names = _aliases(command)
-    values: dict[str, Any] = {}
-    if "preset" in flags:
-        values |= _fields_of(command, preset(flags["preset"]))
-    if "config" in flags:
-        values |= {names.get(k, k): v for k, v in read_config(Path(flags["config"])).items()}
-    return command(**{**values, **flags})
+    config = read_config(Path(flags["config"])) if "config" in flags else {}
+    values = {names.get(key, key): value for key, value in config.items()} | flags
+    base = preset(values["preset"]) if values.get("preset") else {}
+    return command(**{**_fields_of(command, base), **values})
 
 
 def given_flags(command: type[Settings], argv: list[str], *, prog: str) -> dict[str, Any]:
@@ -78,18 +42,21 @@ def given_flags(command: type[Settings], argv: list[str], *, prog: str) -> dict[
 
     Flags.__doc__ = command.__doc__
     names = {name: name for name in command.model_fields} | _aliases(command)
-    words = _normalised(argv, command, names)
+    words, lists = _normalised(argv, command, names)
     try:
         source: CliSettingsSource[Any] = CliSettingsSource(
             Flags,
             cli_prog_name=prog,
             cli_hide_none_type=True,
+            cli_parse_none_str=_NOT_GIVEN,
             cli_parse_args=words,
             cli_exit_on_error=False,
         )
     except SettingsError as error:
         raise ConfigError(str(error).removeprefix("error parsing CLI: argument ")) from None
-    return {names[key]: value for key, value in source().items()}
+    # The parser takes the word that its help shows for None as None: here it is what was typed.
+    typed = {key: _NOT_GIVEN if value is None else value for key, value in source().items()}
+    return {names[key]: value for key, value in typed.items()} | lists
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -110,13 +77,17 @@ def read_config(path: Path) -> dict[str, Any]:
     return values
 
 
-def _normalised(argv: list[str], command: type[Settings], names: Mapping[str, str]) -> list[str]:
-    """`argv` as the parser spells it, one `--name=value` or `--name` a flag.
+def _normalised(
+    argv: list[str], command: type[Settings], names: Mapping[str, str]
+) -> tuple[list[str], dict[str, list[str]]]:
+    """`argv` as the parser spells it, and by field the values of flags that may come repeatedly.
 
     `--learning-rate 1`, `--learning_rate=1`, `--shuffle`, `--no_shuffle` and `--shuffle false` are
     all accepted; a flag that does not exist is refused with the nearest name.
     """
     result: list[str] = []
+    # Kept from the parser, which would split a text at its commas.
+    lists: dict[str, list[str]] = {}
     words = deque(argv)
     while words:
         word = words.popleft()
@@ -140,10 +111,11 @@ def _normalised(argv: list[str], command: type[Settings], names: Mapping[str, st
             raise ConfigError(f"--{name} needs a value; write --{name}=VALUE")
         else:
             value = value if equals else words.popleft()
-            many = get_origin(_type_of(command, names[name])) is tuple
-            # As JSON, a text with commas stays one text.
-            result.append(f"--{name}={json.dumps([value]) if many else value}")
-    return result
+            if get_origin(_type_of(command, names[name])) is tuple:
+                lists.setdefault(names[name], []).append(value)
+            else:
+                result.append(f"--{name}={value}")
+    return result, lists
 
 
 def _is_flag(word: str) -> bool:
@@ -178,22 +150,3 @@ def _aliases(command: type[Settings]) -> dict[str, str]:
 
 def _fields_of(command: type[Settings], values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name in command.model_fields}
-
-
-def _one_line(error: BaseException) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        where = f"{error.filename}: " if error.filename else ""
-        return f"{where}{error.strerror}"
-    text = " ".join(str(error).split())
-    if isinstance(error, GptlabError):
-        return text
-    return f"{type(error).__name__}: {text}; run again with --debug for the traceback"
-
-
-def _exit_code(error: BaseException) -> int:
-    return USER_ERROR if isinstance(error, GptlabError | OSError) else INTERNAL_ERROR
-
-
-def _fail(line: str, *, code: int) -> NoReturn:
-    print(line, file=sys.stderr)
-    sys.exit(code)

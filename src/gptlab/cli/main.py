@@ -1,0 +1,62 @@
+"""What every command does around its work: parse, report an error in one line, exit."""
+
+import os
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+from gptlab.cli.flags import Command, parse
+from gptlab.config import Settings
+from gptlab.errors import GptlabError
+
+INTERNAL_ERROR = 1
+USER_ERROR = 2
+INTERRUPTED = 130
+
+
+class CommandLine(Settings):
+    """Flags that every command has."""
+
+    debug: bool = False
+    """Show a traceback with an error."""
+
+
+def run(main: Callable[[Command], int | None], command: type[Command], *, prog: str) -> None:
+    """Parse the process's arguments into `command`, call `main` with it, and exit.
+
+    An error is one line on standard error: exit code 2 for a user's mistake, 1 for a fault of
+    gptlab, 130 for Ctrl-C. With `--debug` the traceback is shown as well.
+    """
+    argv = sys.argv[1:]
+    try:
+        sys.exit(main(parse(command, argv, prog=prog)))
+    except KeyboardInterrupt:
+        _fail(f"{prog}: interrupted", code=INTERRUPTED)
+    except BrokenPipeError:
+        # The reader (head, less) has left: nothing is wrong. Python would complain once more when
+        # it flushes standard output at exit, so that goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except Exception as error:
+        if "--debug" in argv:
+            raise
+        _fail(f"{prog}: {_one_line(error)}", code=_exit_code(error))
+
+
+def _one_line(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror}"
+    text = " ".join(str(error).split())
+    if isinstance(error, GptlabError):
+        return text
+    return f"{type(error).__name__}: {text}; run again with --debug for the traceback"
+
+
+def _exit_code(error: BaseException) -> int:
+    return USER_ERROR if isinstance(error, GptlabError | OSError) else INTERNAL_ERROR
+
+
+def _fail(line: str, *, code: int) -> NoReturn:
+    print(line, file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,97 @@
+import shutil
+
+import pytest
+import torch
+
+import gptlab
+from gptlab.cli.generate import main
+
+SHAPE = ["--vocab_size", 270, "--embed_dim", 16, "--n_heads", 2, "--num_layers", 1]
+
+
+def test_the_newest_run_is_the_default(trained, command):
+    code, out, err = command(main, "--prompt", "The cat", "--length", 5, "--seed", 1)
+    assert code == 0
+    assert out.startswith("The cat")
+    assert str(trained) in err
+
+
+def test_a_seed_reproduces_and_temperature_0_is_greedy(trained, command):
+    for argv in (["--seed", 7], ["--temperature", 0]):
+        runs = [command(main, "--prompt", "The", "--length", 9, *argv)[1] for _ in range(2)]
+        assert runs[0] == runs[1]
+
+
+def test_several_samples_differ(trained, command):
+    code, out, _ = command(main, "--prompt", "The", "--num_samples", 3, "--length", 8, "--seed", 1)
+    samples = out.split("--- ")[1:]
+    assert code == 0
+    assert len(samples) == len({sample.partition("\n")[2] for sample in samples}) == 3
+
+
+def test_a_bare_state_dict(trained, command):
+    model, _ = gptlab.load(trained)
+    torch.save(model.state_dict(), "model.pth")
+    state = ["--model_path", "model.pth", "--tokenizer_path", "tok", *SHAPE]
+    argv = ["--prompt", "The", "--length", 5, "--seed", 1]
+    code, out, _ = command(main, *argv, *state)
+    assert (code, out) == (0, command(main, *argv, "--model_path", trained)[1])
+
+
+def test_stop_is_not_printed(trained, command):
+    _, full, _ = command(main, "--prompt", "The", "--seed", 3, "--length", 20)
+    stop = full.rstrip("\n")[-2:]
+    _, out, _ = command(main, "--prompt", "The", "--seed", 3, "--length", 20, "--stop", stop)
+    assert out.rstrip("\n") == "The" + full[3:].partition(stop)[0]
+
+
+def test_a_context_beyond_seq_len_is_said(trained, command):
+    code, _, err = command(main, "--prompt", "The", "--length", 40)
+    assert code == 0
+    assert "newer half" in err
+
+
+@pytest.mark.parametrize(
+    ("argv", "named"),
+    [
+        (["--model_path", "missing"], "missing"),
+        (["--model_path", "tok"], "tok"),
+        (["--model_path", "text.txt", "--tokenizer_path", "tok", *SHAPE], "text.txt"),
+        (["--model_path", "model.pth"], "--tokenizer_path"),
+        (["--model_path", "model.pth", "--tokenizer_path", "tok"], "--vocab_size, --embed_dim"),
+        (
+            ["--model_path", "model.pth", "--tokenizer_path", "tok", *SHAPE, "--embed_dim", 32],
+            "check --vocab_size",
+        ),
+        (["--embed_dim", 32], "--embed_dim 16"),
+        (["--num_layers", 2], "--num_layers 1"),
+        (["--vocab_size", 300], "--vocab_size 270"),
+        (["--tokenizer_path", "other"], "264"),
+        (["--tokenizer_path", "missing"], "missing"),
+        (["--temperature", -1], "temperature"),
+        (["--top_p", 1.5], "top_p"),
+        (["--length", 0], "length"),
+        (["--device", "warp"], "warp"),
+        (["--runs_dir", "nowhere"], "nowhere"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(trained, command, argv, named):
+    model, _ = gptlab.load(trained)
+    torch.save(model.state_dict(), "model.pth")
+    gptlab.train_bpe(["text.txt"], vocab_size=264).save("other")
+    code, out, err = command(main, "--prompt", "The", *argv)
+    assert code == 2
+    assert err.splitlines()[-1].startswith("gptlab-generate: ")
+    assert named in err
+    assert "Traceback" not in err + out
+
+
+def test_a_damaged_checkpoint_is_named(trained, command):
+    (weights,) = trained.glob("last-*/model.safetensors")
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    shutil.rmtree(next(trained.glob("best-*")))
+    code, _, err = command(main, "--prompt", "The")
+    assert code == 2
+    assert "model.safetensors is damaged" in err

@@ -1,0 +1,102 @@
+import json
+
+import pytest
+
+import gptlab
+from gptlab.cli.train import main
+
+SHAPE = ["--embed_dim", 16, "--num_layers", 1, "--n_heads", 2, "--seq_len", 16]
+TINY = [*SHAPE, "--batch_size", 2, "--max_steps", 2]
+
+
+def test_a_text_file_alone(workplace, command):
+    code, out, _ = command(main, "--train_data", "text.txt", "--tgt_vocab_size", 270, *TINY)
+    assert code == 0
+    assert "trained a tokenizer of 270 tokens" in out
+    assert "held out" in out
+    assert (workplace / "runs" / "text" / "config.json").is_file()
+    model, tokenizer = gptlab.load("runs/text")
+    assert model.config.vocab_size == tokenizer.vocab_size == 270
+
+
+def test_without_data_the_shipped_stories_appear(workplace, command):
+    code, out, _ = command(main, *TINY)
+    assert code == 0
+    assert (workplace / "toy_data" / "tiny_sp" / "tokenizer.json").is_file()
+    assert "nats per character above the floor" in out
+
+
+def test_a_tokenizer_gives_the_vocabulary_unless_one_is_stated(workplace, command):
+    argv = ["--train_data", "text.txt", "--tokenizer", "tok", *TINY]
+    code, _, _ = command(main, *argv)
+    assert code == 0
+    assert (
+        json.loads((workplace / "runs" / "text" / "config.json").read_text())["vocab_size"] == 270
+    )
+    code, _, err = command(main, *argv, "--tgt_vocab_size", 384)
+    assert code == 2
+    assert "write --tgt_vocab_size 270" in err
+
+
+def test_an_experiment_is_never_overwritten_unasked(workplace, command):
+    argv = ["--train_data", "text.txt", "--tokenizer", "tok", "--experiment_name", "one", *TINY]
+    assert command(main, *argv)[0] == 0
+    metrics = (workplace / "runs" / "one" / "metrics.jsonl").read_bytes()
+    code, _, err = command(main, *argv)
+    assert code == 2
+    assert "--resume" in err
+    assert "--overwrite" in err
+    assert (workplace / "runs" / "one" / "metrics.jsonl").read_bytes() == metrics
+    assert command(main, *argv, "--overwrite")[0] == 0
+    code, out, _ = command(main, "--resume", "--experiment_name", "one", "--max_steps", 4)
+    assert code == 0
+    assert "after step 2" in out
+    assert "done after 4 steps" in out
+
+
+def test_quiet_prints_nothing(workplace, command):
+    argv = ["--train_data", "text.txt", "--tokenizer", "tok", "--quiet", *TINY]
+    assert command(main, *argv) == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("argv", "named"),
+    [
+        (["--train_data", "missing.txt"], "missing.txt"),
+        (["--train_data", "empty.txt"], "empty.txt"),
+        (["--train_data", "binary.txt"], "binary.txt"),
+        (["--train_data", "latin1.txt"], "0xe9 at offset 3"),
+        (["--train_data", "hollow"], "hollow"),
+        (["--train_data", "short.txt"], "--seq_len"),
+        (["--train_data", "text.txt", "--eval_data", "missing.txt"], "missing.txt"),
+        (["--train_data", "text.txt", "--eval_data", "latin1.txt"], "latin1.txt"),
+        (["--train_data", "text.txt", "--tokenizer", "missing"], "missing"),
+        (["--train_data", "text.txt", "--tokenizer", "tok", "--tgt_vocab_size", "9"], "270"),
+        (["--train_data", "text.txt", "--tokenizer_type", "other"], "tokenizer_type"),
+        (["--train_data", "text.txt", "--tgt_vocab_size", "12"], "12"),
+        (["--train_data", "text.txt", "--runs_dir", "text.txt"], "text.txt"),
+        (["--train_data", "text.txt", "--device", "warp"], "warp"),
+        (["--train_data", "text.txt", "--attention", "flash"], "flash"),
+        (["--train_data", "text.txt", "--epochs", "0"], "epochs"),
+        (["--train_data", "text.txt", "--experiment_name", "a/b"], "a/b"),
+        (["--train_data", "text.txt", "--dropout", "1"], "dropout"),
+    ],
+)
+def test_a_mistake_is_one_line_exit_code_2_and_no_run(workplace, command, argv, named):
+    (workplace / "empty.txt").touch()
+    (workplace / "binary.txt").write_bytes(b"\0\1\2\3")
+    (workplace / "latin1.txt").write_bytes("abcé".encode("latin1"))
+    (workplace / "short.txt").write_text("A short text.\n")
+    (workplace / "hollow").mkdir()
+    code, out, err = command(main, *TINY, *argv)
+    assert code == 2
+    assert err.splitlines()[-1].startswith("gptlab-train: ")
+    assert named in err.splitlines()[-1]
+    assert "Traceback" not in err + out
+    assert not [run for run in workplace.glob("runs/*") if not run.name.startswith(".")]
+
+
+def test_debug_shows_the_traceback(workplace, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["gptlab-train", "--train_data", "missing.txt", "--debug"])
+    with pytest.raises(gptlab.GptlabError):
+        main()

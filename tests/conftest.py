@@ -1,0 +1,48 @@
+import sys
+
+import pytest
+
+import gptlab
+
+TEXT = "The cat sat on the mat. The dog ran to the cat, and the cat ran away.\n" * 60
+TINY_SHAPE = {"embed_dim": 16, "num_layers": 1, "n_heads": 2, "seq_len": 16}
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    """An empty folder to work in, with a text and a tokenizer that was trained on it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.txt").write_text(TEXT)
+    gptlab.train_bpe(["text.txt"], vocab_size=270).save("tok")
+    return tmp_path
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Runs a command's main with arguments: exit code, standard output, standard error."""
+
+    def run(main, *argv):
+        monkeypatch.setattr(sys, "argv", ["command", *map(str, argv)])
+        with pytest.raises(SystemExit) as exit_info:
+            main()
+        captured = capsys.readouterr()
+        return exit_info.value.code or 0, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def trained(workplace):
+    """The folder of a tiny trained run."""
+    result = gptlab.train(
+        gptlab.TrainConfig(
+            train_data="text.txt",
+            tokenizer="tok",
+            experiment_name="tiny",
+            max_steps=3,
+            batch_size=2,
+            quiet=True,
+            **TINY_SHAPE,
+        )
+    )
+    return result.path

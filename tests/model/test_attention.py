@@ -1,0 +1,134 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gptlab.config import ModelConfig
+from gptlab.errors import BackendError
+from gptlab.model import attend
+from gptlab.model.attention import Attention, Context
+
+BACKENDS = ("reference", "sdpa", "auto")
+
+
+def slow_attention(q, k, v, *, causal, mask=None):
+    """One score at a time, in float64."""
+    B, T, H, K = q.shape
+    S, group = k.shape[1], H // k.shape[2]
+    rows = []
+    for b in range(B):
+        for t in range(T):
+            for h in range(H):
+                visible = [
+                    s
+                    for s in range(S)
+                    if (not causal or s <= S - T + t) and (mask is None or mask[b][t][s])
+                ]
+                scores = torch.stack(
+                    [q[b, t, h] @ k[b, s, h // group] / math.sqrt(K) for s in visible]
+                )
+                weights = scores.exp() / scores.exp().sum()
+                values = torch.stack([v[b, s, h // group] for s in visible])
+                rows.append((weights.unsqueeze(1) * values).sum(0))
+    return torch.stack(rows).view(B, T, H, K)
+
+
+def random_inputs(seed, B, T, S, H, Hkv, K, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(seed)
+    shapes = ((B, T, H, K), (B, S, Hkv, K), (B, S, Hkv, K))
+    return [
+        torch.randn(shape, generator=generator, dtype=dtype).requires_grad_() for shape in shapes
+    ]
+
+
+@st.composite
+def problems(draw):
+    groups, kv_heads = draw(st.integers(1, 3)), draw(st.integers(1, 2))
+    length = draw(st.integers(1, 5))
+    shape = (
+        draw(st.integers(1, 2)),
+        length,
+        length + draw(st.integers(0, 4)),
+        groups * kv_heads,
+        kv_heads,
+        draw(st.integers(1, 4)),
+    )
+    return shape, draw(st.integers(0, 1000)), draw(st.booleans()), draw(st.booleans())
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@settings(max_examples=25, deadline=None)
+@given(problem=problems())
+def test_agrees_with_a_loop_in_float64(backend, problem):
+    shape, seed, causal, masked = problem
+    B, T, S, *_ = shape
+    inputs = random_inputs(seed, *shape)
+    mask = None
+    if masked:
+        mask = torch.rand(B, T, S, generator=torch.Generator().manual_seed(seed)) < 0.5
+        mask[:, :, 0] = True
+    expected = slow_attention(*inputs, causal=causal, mask=mask)
+    actual = attend(*inputs, backend=backend, causal=causal, mask_BTS=mask)
+    torch.testing.assert_close(actual, expected)
+    expected_gradients = torch.autograd.grad(expected.square().sum(), inputs)
+    gradients = torch.autograd.grad(actual.square().sum(), inputs)
+    torch.testing.assert_close(gradients, expected_gradients)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_16_bit_result_is_near_and_keeps_its_dtype(backend):
+    inputs = random_inputs(0, 2, 6, 9, 4, 2, 8, dtype=torch.float32)
+    exact = attend(*inputs, backend="reference")
+    rounded = attend(*(x.bfloat16() for x in inputs), backend=backend)
+    assert rounded.dtype == torch.bfloat16
+    torch.testing.assert_close(rounded.float(), exact, atol=0.03, rtol=0.03)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_dropout_drops_whole_weights_and_scales_the_rest(backend):
+    q, k, _ = random_inputs(0, 1, 4, 4, 1, 1, 4)
+    identity = torch.eye(4, dtype=torch.float64)[None, :, None]
+    weights = attend(q, k, identity, backend="reference", causal=False).squeeze()
+    dropped = attend(q, k, identity, backend=backend, causal=False, dropout=0.5).squeeze()
+    ratios = set((dropped / weights).round(decimals=6).flatten().tolist())
+    assert ratios <= {0.0, 2.0}
+    assert not torch.equal(dropped, weights)
+
+
+@pytest.mark.parametrize("backend", ["reference", "sdpa"])
+def test_the_layer_drops_in_training_and_only_then(backend):
+    config = ModelConfig(embed_dim=8, n_heads=2, dropout=0.5, positions="none", attention=backend)
+    layer = Attention(config)
+    x_BTD = torch.randn(1, 6, 8)
+
+    def run():
+        return layer(x_BTD, Context(None, None))
+
+    assert not torch.equal(run(), run())
+    layer.eval()
+    assert torch.equal(run(), run())
+
+
+def test_unknown_backend():
+    inputs = random_inputs(0, 1, 1, 1, 1, 1, 2)
+    with pytest.raises(BackendError, match="there is no attention backend 'xformers'; known: auto"):
+        attend(*inputs, backend="xformers")
+
+
+def test_flash_takes_no_mask():
+    inputs = random_inputs(0, 1, 1, 1, 1, 1, 2)
+    with pytest.raises(BackendError, match="takes no mask.*--attention auto"):
+        attend(*inputs, backend="flash", mask_BTS=torch.ones(1, 1, 1, dtype=torch.bool))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+@pytest.mark.parametrize("lengths", [(64, 64), (1, 64), (5, 64)])
+def test_backends_agree_on_a_gpu_in_bf16(lengths):
+    inputs = random_inputs(0, 2, *lengths, 4, 2, 64, dtype=torch.float32)
+    exact = attend(*(x.double() for x in inputs), backend="reference")
+    on_gpu = [x.bfloat16().cuda() for x in inputs]
+    for backend in BACKENDS:
+        result = attend(*on_gpu, backend=backend).double().cpu()
+        torch.testing.assert_close(result, exact, atol=0.03, rtol=0.03)

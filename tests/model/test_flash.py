@@ -1,0 +1,121 @@
+import sys
+from importlib import metadata
+from types import ModuleType, SimpleNamespace
+
+import pytest
+import torch
+
+from gptlab.errors import BackendError
+from gptlab.model import attend, flash
+
+MODULES = {package.distribution: package.module for package in flash.PACKAGES}
+HOPPER, BLACKWELL, AMPERE, TURING, CONSUMER = (9, 0), (10, 0), (8, 6), (7, 5), (12, 0)
+
+
+def queries(*, device="cuda", dtype=torch.bfloat16):
+    """What the choice looks at, without a GPU."""
+    return SimpleNamespace(device=torch.device(device), dtype=dtype)
+
+
+@pytest.fixture(autouse=True)
+def fresh_imports(monkeypatch):
+    flash._function.cache_clear()
+    for module in MODULES.values():
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    yield
+    flash._function.cache_clear()
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """Pretends that distributions are installed and that the GPU is of some capability."""
+    calls = []
+
+    def pretend(*installed, capability=HOPPER, as_tuple=False):
+        def distribution(name):
+            if name not in installed:
+                raise metadata.PackageNotFoundError(name)
+
+        monkeypatch.setattr(metadata, "distribution", distribution)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+        for name in installed:
+            module = ModuleType(MODULES[name])
+
+            def kernel(q, k, v, *, name=name, **options):
+                calls.append((name, q, k, v, options))
+                return ("output", "log-sum-exp") if as_tuple else "output"
+
+            module.flash_attn_func = kernel
+            for parent in [MODULES[name].partition(".")[0], MODULES[name]]:
+                monkeypatch.setitem(sys.modules, parent, module)
+        return calls
+
+    return pretend
+
+
+def test_without_a_package_the_error_names_the_way_out(machine):
+    machine()
+    inputs = [torch.zeros(1, 1, 1, 8)] * 3
+    with pytest.raises(BackendError, match=r"no flash-attn package.*pip install 'gptlab\[flash\]'"):
+        attend(*inputs, backend="flash")
+
+
+@pytest.mark.parametrize(
+    ("installed", "capability", "dropout", "chosen"),
+    [
+        (["flash-attn", "flash-attn-3", "flash-attn-4"], HOPPER, 0.0, "flash-attn-4"),
+        (["flash-attn", "flash-attn-3", "flash-attn-4"], BLACKWELL, 0.0, "flash-attn-4"),
+        (["flash-attn", "flash-attn-3", "flash-attn-4"], AMPERE, 0.0, "flash-attn-3"),
+        (["flash-attn", "flash-attn-3", "flash-attn-4"], CONSUMER, 0.0, "flash-attn"),
+        (["flash-attn", "flash-attn-3", "flash-attn-4"], HOPPER, 0.1, "flash-attn"),
+        (["flash-attn", "flash-attn-3"], HOPPER, 0.0, "flash-attn-3"),
+        (["flash-attn"], HOPPER, 0.0, "flash-attn"),
+    ],
+)
+@pytest.mark.parametrize("as_tuple", [False, True])
+def test_the_newest_fitting_generation_serves(
+    machine, installed, capability, dropout, chosen, as_tuple
+):
+    calls = machine(*installed, capability=capability, as_tuple=as_tuple)
+    q = queries()
+    assert flash.flash_attention(q, "k", "v", causal=True, dropout=dropout) == "output"
+    options = {"causal": True} | ({"dropout_p": dropout} if chosen == "flash-attn" else {})
+    assert calls == [(chosen, q, "k", "v", options)]
+
+
+@pytest.mark.parametrize(
+    ("installed", "capability", "device", "dtype", "dropout", "message"),
+    [
+        ("flash-attn", HOPPER, "cpu", torch.bfloat16, 0.0, "model is on cpu.*--attention auto"),
+        ("flash-attn", HOPPER, "cuda", torch.float32, 0.0, "torch.float32.*--precision bf16"),
+        ("flash-attn", TURING, "cuda", torch.float16, 0.0, r"flash-attn does not.*capability 7\.5"),
+        ("flash-attn-4", AMPERE, "cuda", torch.float16, 0.0, r"flash-attn-4 does not.*8\.6"),
+        ("flash-attn-3", HOPPER, "cuda", torch.float16, 0.1, "flash-attn-3 has no dropout.*--drop"),
+    ],
+)
+def test_what_cannot_serve_says_why(
+    machine, installed, capability, device, dtype, dropout, message
+):
+    machine(installed, capability=capability)
+    with pytest.raises(BackendError, match=message) as raised:
+        flash.flash_attention(
+            queries(device=device, dtype=dtype), "k", "v", causal=True, dropout=dropout
+        )
+    assert "\n" not in str(raised.value)
+
+
+def test_a_broken_installation_says_so(machine, monkeypatch):
+    machine("flash-attn")
+    monkeypatch.setitem(sys.modules, "flash_attn", ModuleType("flash_attn"))
+    with pytest.raises(BackendError, match="flash-attn does not import:.*reinstall it"):
+        flash.flash_attention(queries(), "k", "v", causal=True, dropout=0.0)
+
+
+def test_nothing_is_imported_before_it_is_chosen(machine, monkeypatch):
+    machine("flash-attn")
+    imported = []
+    monkeypatch.setattr(flash.importlib, "import_module", imported.append)
+    attend(*[torch.zeros(1, 1, 1, 8)] * 3, backend="auto")
+    with pytest.raises(BackendError):
+        flash.flash_attention(queries(device="cpu"), "k", "v", causal=True, dropout=0.0)
+    assert imported == []
