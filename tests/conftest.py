@@ -1,11 +1,18 @@
 import sys
 
 import pytest
+import torch
 
 import gptlab
 
 TEXT = "The cat sat on the mat. The dog ran to the cat, and the cat ran away.\n" * 60
 TINY_SHAPE = {"embed_dim": 16, "num_layers": 1, "n_heads": 2, "seq_len": 16}
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread():
+    """Tiny matrices gain nothing from a second thread and lose much when cores are busy."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture

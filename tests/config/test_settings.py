@@ -163,3 +163,10 @@ def test_public_names_are_all_there():
         assert getattr(gptlab, name).__name__ == name
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         _ = gptlab.nonsense
+
+
+@pytest.mark.parametrize("cls", [SamplingConfig, DatasetConfig])
+def test_a_seed_is_one_that_every_generator_takes(cls):
+    assert cls(seed=2**32 - 1).seed == 2**32 - 1
+    with pytest.raises(ConfigError, match="seed is 18446744073709551616"):
+        cls(seed=2**64)

@@ -79,7 +79,7 @@ def test_a_single_file_that_is_not_utf8_names_byte_and_remedy(tmp_path):
 @pytest.mark.parametrize("content", [b"ab\0cd", "wide".encode("utf-16")])
 def test_a_single_binary_file_is_refused(tmp_path, content):
     path = write(tmp_path / "a.bin", content)
-    with pytest.raises(DataError, match="UTF-8|binary") as error:
+    with pytest.raises(DataError, match=r"UTF-8|binary") as error:
         texts(open_corpus(path))
     assert str(path) in one_line(error)
 

@@ -99,9 +99,9 @@ def test_a_file_that_turns_out_to_be_bad_leaves_nothing(folder, tokenizer, tmp_p
 
 def test_a_part_without_text_is_refused(tmp_path, tokenizer):
     (tmp_path / "a.txt").write_text("a")
-    held_out = open_corpus(tmp_path / "a.txt").split(0.1)[1]
+    train, _ = open_corpus(tmp_path / "a.txt").split(0.1)
     with pytest.raises(DataError, match="has no text in this part of it; give a longer text"):
-        prepare_cached(held_out, tokenizer, cache=tmp_path / "cache")
+        prepare_cached(train, tokenizer, cache=tmp_path / "cache")
 
 
 def test_a_dataset_is_replaced_but_nothing_else_is(folder, tokenizer, tmp_path):

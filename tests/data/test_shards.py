@@ -93,7 +93,8 @@ def test_a_manifest_without_a_part_is_damaged(tmp_path, key):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"dtype": "float8"}, {"shards": [{"file": "tokens-00000.bin"}]}, {"shards": {"a": 1}}]
+    "changes",
+    [{"dtype": "float8"}, {"shards": [{"file": "tokens-00000.bin"}]}, {"shards": {"a": 1}}],
 )
 def test_a_manifest_with_a_wrong_part_is_damaged(tmp_path, changes):
     edit_manifest(write(tmp_path, [1, 2, 3]), **changes)

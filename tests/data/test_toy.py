@@ -11,23 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gptlab.data import toy
-from gptlab.data.toy_grammar import (
-    Bind,
-    Choice,
-    Literal,
-    Match,
-    Node,
-    Sequence,
-    Use,
-    derivations,
-    generate,
-    log_probability,
-    moments,
-    read_rows,
-    read_rules,
-    rows_without,
-    template,
-)
+from gptlab.data.toy.derive import derivations, generate, log_probability
+from gptlab.data.toy.moments import moments
+from gptlab.data.toy.nodes import Bind, Choice, Literal, Match, Node, Sequence, Use
+from gptlab.data.toy.rules import read_rows, read_rules, rows_without, template
 from gptlab.errors import ConfigError, DataError
 
 TOY_DATA = Path(__file__).parents[2] / "toy_data"

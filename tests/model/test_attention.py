@@ -119,7 +119,7 @@ def test_unknown_backend():
 
 def test_flash_takes_no_mask():
     inputs = random_inputs(0, 1, 1, 1, 1, 1, 2)
-    with pytest.raises(BackendError, match="takes no mask.*--attention auto"):
+    with pytest.raises(BackendError, match=r"takes no mask.*--attention auto"):
         attend(*inputs, backend="flash", mask_BTS=torch.ones(1, 1, 1, dtype=torch.bool))
 
 

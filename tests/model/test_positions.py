@@ -19,7 +19,11 @@ def turned(x_K, position, theta=100.0):
 
 @settings(max_examples=30, deadline=None)
 @given(
-    st.integers(0, 1000), st.integers(1, 4), st.integers(0, 50), st.integers(0, 50), st.integers(0, 50)
+    st.integers(0, 1000),
+    st.integers(1, 4),
+    st.integers(0, 50),
+    st.integers(0, 50),
+    st.integers(0, 50),
 )
 def test_rotary_products_depend_on_distance_alone(seed, pairs, first, second, shift):
     generator = torch.Generator().manual_seed(seed)

@@ -4,10 +4,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
 from gptlab.cli.main import CommandLine, run
 from gptlab.config import ModelConfig, SamplingConfig
+from gptlab.config.settings import Seed
 from gptlab.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class GenerateCommand(CommandLine):
     """Drop tokens less likely than this share of the likeliest one."""
     repetition_penalty: PositiveFloat = 1.0
     """Above 1, makes tokens that occurred in the context less likely."""
-    seed: NonNegativeInt | None = None
+    seed: Seed | None = None
     """Makes the draw reproducible."""
     stop: tuple[str, ...] = ()
     """Text that ends the generation; may be given several times."""

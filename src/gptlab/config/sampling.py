@@ -2,9 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
-from gptlab.config.settings import Settings
+from gptlab.config.settings import Seed, Settings
 
 
 class SamplingConfig(Settings):
@@ -22,7 +22,7 @@ class SamplingConfig(Settings):
     """Drop tokens less likely than this share of the likeliest one."""
     repetition_penalty: PositiveFloat = 1.0
     """Above 1, makes tokens that occurred in the context less likely."""
-    seed: NonNegativeInt | None = None
+    seed: Seed | None = None
     """Makes the draw reproducible; None draws anew each time."""
     stop: tuple[str, ...] = ()
     """Texts that end the generation; they are not part of the result."""

@@ -2,15 +2,17 @@
 
 import difflib
 from collections.abc import Iterable
-from typing import Any, Self, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.functional_validators import ModelWrapValidatorHandler
 
 from gptlab.config.presets import PRESETS
 from gptlab.errors import ConfigError
 
 Part = TypeVar("Part", bound="Settings")
+
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -17,7 +17,7 @@ from pydantic import (
 from pydantic.functional_validators import ModelWrapValidatorHandler
 
 from gptlab.config.model import ModelConfig, Share
-from gptlab.config.settings import Settings
+from gptlab.config.settings import Seed, Settings
 from gptlab.errors import ConfigError
 
 AUTO = "auto"
@@ -46,7 +46,7 @@ class DatasetConfig(Settings):
     """Windows in a batch."""
     shuffle: bool = True
     """Draw the windows of an epoch in random order, anew each epoch."""
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     """Seed of initial weights, order of data, and dropout."""
 
 

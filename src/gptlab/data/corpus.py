@@ -53,25 +53,24 @@ class Corpus:
         """A training part and a held-out one of about `dev_size` of the text.
 
         The held-out part is the tail of a single file, from a line's start; of a folder it is
-        whole files, drawn by the digest of their paths, so that it stays when files are added.
+        whole files, each drawn by the digest of its path alone, so that a file stays in its part
+        when others are added. Each part gets a file at least.
         """
         if len(self.files) == 1:
             border = 1.0 - dev_size
             return replace(self, stop=border), replace(self, start=border)
-        total = sum(file.stat().st_size for file in self.files)
-        held_out: set[Path] = set()
-        size = 0
-        for file in sorted(self.files, key=self._draw)[:-1]:
-            if size >= dev_size * total:
-                break
-            held_out.add(file)
-            size += file.stat().st_size
+        drawn = sorted(self.files, key=self._draw)
+        count = sum(self._draw(file) < dev_size for file in drawn)
+        held_out = set(drawn[: min(max(count, 1), len(drawn) - 1)])
         train = tuple(file for file in self.files if file not in held_out)
         evaluation = tuple(file for file in self.files if file in held_out)
         return replace(self, files=train), replace(self, files=evaluation)
 
-    def _draw(self, file: Path) -> bytes:
-        return hashlib.sha256(file.relative_to(self.root).as_posix().encode()).digest()
+    def _draw(self, file: Path) -> float:
+        """A number from 0 to 1 that depends on the file's place in the folder alone."""
+        path = file.relative_to(self.root).as_posix()
+        digest = hashlib.sha256(path.encode("utf-8", "surrogateescape")).digest()
+        return int.from_bytes(digest[:8]) / 2**64
 
 
 def open_corpus(path: str | Path) -> Corpus:
@@ -140,9 +139,12 @@ def _is_text(file: Path) -> bool:
 
 
 def _cut(text: str, share: float) -> int:
-    """Where `share` of `text` ends, moved on to the next line's start if there is one."""
+    """Where `share` of `text` ends, moved on to the next line's start if there is one.
+
+    Both sides get a character at least, unless the share is 0 or 1.
+    """
     if share <= 0.0 or share >= 1.0:
         return round(share) * len(text)
-    border = round(share * len(text))
+    border = min(max(round(share * len(text)), 1), len(text) - 1)
     line_end = text.find("\n", border)
     return border if line_end < 0 or line_end + 1 == len(text) else line_end + 1

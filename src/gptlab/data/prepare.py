@@ -3,6 +3,8 @@
 import hashlib
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tqdm import tqdm
@@ -25,8 +27,15 @@ def prepare_cached(
     """
     key = f"{VERSION} {corpus.fingerprint()} {tokenizer.fingerprint()}"
     folder = cache / f"tokens-{hashlib.sha256(key.encode()).hexdigest()[:20]}"
-    if not is_dataset(folder):
-        write_tokens(corpus, tokenizer, folder, progress=progress)
+    try:
+        return TokenDataset(folder, tokenizer=tokenizer.fingerprint())
+    except DataError:
+        shutil.rmtree(folder, ignore_errors=True)
+    with _staged(folder) as partial:
+        _write(corpus, tokenizer, partial, progress)
+        # Another process may have made the same meanwhile, and be reading it.
+        with suppress(OSError):
+            partial.rename(folder)
     return TokenDataset(folder, tokenizer=tokenizer.fingerprint())
 
 
@@ -35,15 +44,27 @@ def write_tokens(
 ) -> None:
     """Encode `corpus` into `folder`: each document, followed by the end-of-sequence token.
 
-    The folder appears whole or not at all.
+    The folder appears whole or not at all; a dataset that is there already is replaced.
+
+    Raises:
+        DataError: The corpus can't be read, or is empty, or something else is at `folder`.
     """
+    if folder.exists() and not is_dataset(folder):
+        raise DataError(f"{folder} is no prepared dataset; choose another folder, or remove it")
+    with _staged(folder) as partial:
+        _write(corpus, tokenizer, partial, progress)
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
+
+
+@contextmanager
+def _staged(folder: Path) -> Iterator[Path]:
+    """A new folder beside `folder`, gone in the end unless it was renamed."""
     partial = folder.with_name(f".{folder.name}.{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        _write(corpus, tokenizer, partial, progress)
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.rename(folder)
+        yield partial
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

@@ -7,6 +7,7 @@
 Letters: B batch, T window length.
 """
 
+import math
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
@@ -57,7 +58,9 @@ class WindowSampler:
 
     def step_at(self, epoch: float) -> int:
         """The first step before which `epoch` epochs have been read."""
-        return int(np.ceil(epoch * self.num_windows / self._batch_size))
+        guess = math.ceil(epoch * self.num_windows / self._batch_size)
+        # The product may be rounded across an integer, either way.
+        return next(step for step in (guess - 1, guess, guess + 1) if self.epoch(step) >= epoch)
 
     def _window(self, place: int) -> int:
         epoch, index = divmod(place, self.num_windows)
@@ -72,7 +75,7 @@ def sequential_batches(dataset: TokenDataset, *, seq_len: int, batch_size: int) 
 
     The last window may be shorter; it comes in a batch of its own.
     """
-    windows, rest = divmod(len(dataset) - 1, seq_len)
+    windows, rest = divmod(max(len(dataset) - 1, 0), seq_len)
     for first in range(0, windows, batch_size):
         indices = list(range(first, min(first + batch_size, windows)))
         yield _stack(dataset, indices, seq_len)

@@ -19,6 +19,7 @@ MANIFEST = "manifest.json"
 FORMAT = "gptlab-tokens"
 VERSION = 1
 SHARD_TOKENS = 1 << 27
+_DTYPES: dict[str, np.dtype[Any]] = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}
 
 Int64Array = npt.NDArray[np.int64]
 
@@ -27,14 +28,14 @@ class ShardWriter:
     """Writes a stream of token ids into shards of at most `shard_tokens`."""
 
     def __init__(self, folder: Path, *, vocab_size: int, shard_tokens: int = SHARD_TOKENS) -> None:
-        self.dtype = np.dtype("<u2" if vocab_size <= 1 << 16 else "<u4")
+        self._dtype_name = "uint16" if vocab_size <= 1 << 16 else "uint32"
         self.shards: list[dict[str, Any]] = []
         self._folder = folder
         self._shard_tokens = shard_tokens
 
     def write(self, ids: Iterable[int]) -> None:
         """Append `ids` to the stream."""
-        tokens = np.fromiter(ids, dtype=self.dtype)
+        tokens = np.fromiter(ids, dtype=_DTYPES[self._dtype_name])
         while tokens.size:
             if not self.shards or self.shards[-1]["tokens"] == self._shard_tokens:
                 name = f"tokens-{len(self.shards):05d}.bin"
@@ -54,7 +55,7 @@ class ShardWriter:
         manifest = {
             "format": FORMAT,
             "version": VERSION,
-            "dtype": "uint16" if self.dtype.itemsize == 2 else "uint32",
+            "dtype": self._dtype_name,
             "tokens": sum(shard["tokens"] for shard in self.shards),
             **facts,
             "shards": self.shards,
@@ -82,7 +83,7 @@ class TokenDataset:
                 f"({self.manifest['tokenizer'][:12]}, not {tokenizer[:12]}); "
                 "give the tokenizer it was made with, or prepare it again"
             )
-        dtype = np.dtype("<u2" if self.manifest["dtype"] == "uint16" else "<u4")
+        dtype = _DTYPES[self.manifest["dtype"]]
         self._shards = [_map(self.folder, shard, dtype) for shard in self.manifest["shards"]]
         self._starts = np.cumsum([0, *(len(shard) for shard in self._shards)])
 
@@ -116,12 +117,28 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         raise DataError(f"{path} is damaged; prepare the data again") from None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise DataError(f"{path} is not the manifest of a gptlab dataset; give its folder or text")
-    if manifest["version"] != VERSION:
+    if manifest.get("version", VERSION) != VERSION:
         raise DataError(
             f"{path} has version {manifest['version']}, but this gptlab reads version {VERSION}; "
             "prepare the data again"
         )
+    if not _is_complete(manifest):
+        raise DataError(f"{path} is damaged; prepare the data again")
     return manifest
+
+
+def _is_complete(manifest: dict[str, Any]) -> bool:
+    try:
+        shards = [(shard["file"], shard["tokens"]) for shard in manifest["shards"]]
+        texts = [manifest["tokenizer"], *(name for name, _ in shards)]
+        return (
+            manifest["version"] == VERSION
+            and manifest["dtype"] in _DTYPES
+            and all(isinstance(text, str) for text in texts)
+            and all(isinstance(tokens, int) for _, tokens in shards)
+        )
+    except (KeyError, TypeError):
+        return False
 
 
 def _map(folder: Path, shard: dict[str, Any], dtype: np.dtype[Any]) -> npt.NDArray[Any]:

@@ -112,7 +112,7 @@ def _check(model: GPT, rows: Sequence[Row], config: SamplingConfig) -> None:
 
 def _slide(model: GPT, row: Row, index: int, cache: KVCache) -> None:
     """Read the newer half of a full row's context anew; its last token is left to `decode`."""
-    half = max(2, model.config.seq_len // 2)
+    half = max(1, model.config.seq_len // 2)
     view = cache.rows(index, index + 1)
     if context := row.ids[-half:-1]:
         prefill(model, [context], view)

@@ -25,7 +25,8 @@ def choose(
     logits_V = repetition_penalty(logits_V.float(), context, config.repetition_penalty)
     if config.temperature == 0:
         return int(logits_V.argmax())
-    logits_V = logits_V / config.temperature
+    # With the largest at zero, no temperature is low enough to make it infinite.
+    logits_V = (logits_V - logits_V.max()) / config.temperature
     if config.top_k is not None:
         logits_V = top_k(logits_V, config.top_k)
     if config.top_p is not None:
@@ -58,10 +59,13 @@ def top_p(logits: Tensor, p: float) -> Tensor:
 
     Holtzman et al. 2020, https://arxiv.org/abs/1904.09751.
     """
+    # Rounded sums reach 1 before the last token.
+    if p == 1.0:
+        return logits
     ordered, order = logits.sort(dim=-1, descending=True, stable=True)
     probabilities = ordered.softmax(dim=-1)
     before = probabilities.cumsum(dim=-1) - probabilities
-    removed = (before >= p).scatter(-1, order, before >= p)
+    removed = torch.empty_like(order, dtype=torch.bool).scatter_(-1, order, before >= p)
     removed.scatter_(-1, order[..., :1], False)
     return logits.masked_fill(removed, -math.inf)
 

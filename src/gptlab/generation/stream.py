@@ -1,23 +1,27 @@
 """Token ids to pieces of text, never in the middle of a character, up to a stop text."""
 
+import re
 from collections.abc import Sequence
 
 from gptlab.tokenizer import Tokenizer
 
 _BROKEN = "\ufffd"
-_CONTEXT_TOKENS = 4
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_LONGEST_UNFINISHED = 3
 
 
 class TextStream:
     """Turns ids into text as they come; the pieces joined are the text of all of them.
 
     What may still become another character, or the beginning of a stop text, is held back until
-    it is decided.
+    it is decided. Of several stop texts, the one that is complete first ends the stream. A lone
+    surrogate, which nothing can print, comes as U+FFFD, like other bytes that are no text.
 
     Args:
         tokenizer: Whose ids they are.
         stop: Texts that end the stream; they are not part of it.
-        prompt: Ids before the first one, for tokenizers that join words by what precedes.
+        prompt: Ids of the text before the first one, for tokenizers that join words by what
+            precedes.
     """
 
     def __init__(
@@ -26,20 +30,23 @@ class TextStream:
         self.stopped = False
         self._tokenizer = tokenizer
         self._stop = tuple(text for text in stop if text)
-        self._window = list(prompt[-_CONTEXT_TOKENS:])
-        self._emitted = len(tokenizer.decode(self._window))
         self._held = ""
+        self._emitted = 0
+        self._window = list(prompt)
+        self._shrink_window()
 
     def push(self, token: int) -> str:
         """The text that is certain now that `token` has come."""
         if self.stopped:
             return ""
         self._window.append(token)
-        text = self._tokenizer.decode(self._window)
-        whole = text[:-1] if text.endswith(_BROKEN) else text
+        text = self._text(self._window)
+        # Tokenizers differ in whether an unfinished character is one U+FFFD or one for each byte.
+        broken = len(text) - len(text.rstrip(_BROKEN))
+        whole = text[: len(text) - min(broken, _LONGEST_UNFINISHED)]
         piece = whole[self._emitted :]
         self._emitted = max(self._emitted, len(whole))
-        if whole is text:
+        if not broken:
             self._shrink_window()
         return self._release(piece)
 
@@ -47,21 +54,32 @@ class TextStream:
         """What is left: an unfinished character becomes U+FFFD."""
         if self.stopped:
             return ""
-        rest = self._tokenizer.decode(self._window)[self._emitted :]
+        rest = self._text(self._window)[self._emitted :]
+        self._emitted += len(rest)
         piece = self._release(rest) + self._held
         self._held = ""
         return piece
 
+    def _text(self, ids: Sequence[int]) -> str:
+        # Each surrogate is three bytes, and each byte that is no text gives one U+FFFD.
+        return _SURROGATE.sub(_BROKEN * 3, self._tokenizer.decode(ids))
+
     def _shrink_window(self) -> None:
-        self._window = self._window[-_CONTEXT_TOKENS:]
-        self._emitted = len(self._tokenizer.decode(self._window))
+        last = self._window[-1:]
+        # After tokens without text a word would count as the first, which loses its space.
+        if self._text(last):
+            self._window = last
+        self._emitted = len(self._text(self._window))
 
     def _release(self, piece: str) -> str:
         self._held += piece
-        found = [place for text in self._stop if (place := self._held.find(text)) >= 0]
+        places = [(self._held.find(text), len(text)) for text in self._stop]
+        found = [(start + length, start) for start, length in places if start >= 0]
         if found:
             self.stopped = True
-            return self._held[: min(found)]
+            _, border = min(found)
+            released, self._held = self._held[:border], ""
+            return released
         border = len(self._held) - max(map(self._overlap, self._stop), default=0)
         released, self._held = self._held[:border], self._held[border:]
         return released

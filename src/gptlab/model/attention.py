@@ -114,6 +114,15 @@ def _with_causal(mask_BTS: Tensor | None, T: int, S: int, device: torch.device) 
     return causal_TS.unsqueeze(0) if mask_BTS is None else mask_BTS & causal_TS
 
 
+class HeadNorm(nn.RMSNorm):
+    """Normalises each head's queries or keys (Henry et al. 2020, https://arxiv.org/abs/2010.04245)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., K) to (..., K)."""
+        # Under autocast x is in 16 bits and the weight is not, which has no fused kernel.
+        return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
+
+
 class Attention(nn.Module):
     """Multi-head self-attention with grouped keys, rotary positions and a cache."""
 
@@ -125,9 +134,8 @@ class Attention(nn.Module):
         self.widths = [config.embed_dim, *[config.kv_heads * config.head_dim] * 2]
         self.qkv_proj = nn.Linear(config.embed_dim, sum(self.widths), bias=config.bias)
         self.o_proj = nn.Linear(config.embed_dim, config.embed_dim, bias=config.bias)
-        # Per head, as in Henry et al. 2020, https://arxiv.org/abs/2010.04245.
         self.q_norm, self.k_norm = (
-            nn.RMSNorm(config.head_dim, eps=config.norm_eps) if config.qk_norm else nn.Identity()
+            HeadNorm(config.head_dim, eps=config.norm_eps) if config.qk_norm else nn.Identity()
             for _ in range(2)
         )
 

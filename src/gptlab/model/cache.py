@@ -29,7 +29,7 @@ class KVCache:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        self.capacity = capacity or config.seq_len
+        self.capacity = config.seq_len if capacity is None else capacity
         self.lengths = [0] * batch_size
         self.device = torch.device(device)
         shape = (batch_size, self.capacity, config.kv_heads, config.head_dim)
@@ -64,6 +64,28 @@ class KVCache:
     def is_even(self) -> bool:
         """Whether all rows hold the same number of tokens."""
         return min(self.lengths) == max(self.lengths)
+
+    def checked_counts(
+        self, rows: int, new_tokens: int, counts: Sequence[int] | None
+    ) -> Sequence[int]:
+        """How many of `new_tokens` each of `rows` rows keeps; all of them if `counts` is None.
+
+        Raises:
+            ConfigError: There are other than the cache's rows, or a count is out of range.
+        """
+        if rows != len(self.lengths):
+            raise ConfigError(
+                f"{rows} rows came, but the cache has {len(self.lengths)}; make one of that size"
+            )
+        if counts is None:
+            return [new_tokens] * rows
+        if len(counts) != rows:
+            raise ConfigError(f"counts are {counts}, but {rows} rows came; give one a row")
+        if not 0 <= min(counts) <= max(counts) <= new_tokens:
+            raise ConfigError(
+                f"counts are {counts}, but {new_tokens} tokens a row came; count from 0 to that"
+            )
+        return counts
 
     def positions_BT(self, new_tokens: int) -> Tensor:
         """Positions of the next `new_tokens` tokens of each row, (B, T) int64.

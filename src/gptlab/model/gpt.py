@@ -4,7 +4,8 @@ Letters: B batch, T new tokens, S tokens held, D model width, V vocabulary.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -42,18 +43,25 @@ class GPT(nn.Module):
         self.norm = make_norm(config)
         if not config.tie_embeddings:
             self.lm_head = nn.Linear(config.embed_dim, config.vocab_size, bias=False)
-        self._add_position_tables()
+        for name, table in self._position_tables().items():
+            self.register_buffer(name, table, persistent=False)
         initialise(self, config, seed=seed)
 
-    def _add_position_tables(self) -> None:
+    def _position_tables(self) -> dict[str, Tensor]:
         config = self.config
         if config.positions == "rope":
             cos, sin = rotary_table(config.seq_len, config.head_dim, theta=config.rope_theta)
-            self.register_buffer("rotary_cos", cos, persistent=False)
-            self.register_buffer("rotary_sin", sin, persistent=False)
-        elif config.positions == "sinusoidal":
-            table = sinusoidal_table(config.seq_len, config.embed_dim)
-            self.register_buffer("sinusoidal", table, persistent=False)
+            return {"rotary_cos": cos, "rotary_sin": sin}
+        if config.positions == "sinusoidal":
+            return {"sinusoidal": sinusoidal_table(config.seq_len, config.embed_dim)}
+        return {}
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        # In 16 bits, far positions would become alike; and tables made without memory are empty.
+        for name, table in self._position_tables().items():
+            setattr(self, name, table.to(self.embedding.weight.device))
+        return self
 
     def forward(
         self,
@@ -68,7 +76,8 @@ class GPT(nn.Module):
         T of each row, or the first `counts[b]` of row b where shorter rows are padded at the end.
 
         Raises:
-            ConfigError: There are more tokens than seq_len, or than the cache has room for.
+            ConfigError: There are more tokens than seq_len, or than the cache has room for, or
+                the rows or `counts` do not fit.
         """
         hidden_BTD = self.hidden_states(tokens, cache=cache, counts=counts)
         return self.logits(hidden_BTD)
@@ -89,13 +98,14 @@ class GPT(nn.Module):
         if cache is None:
             positions = torch.arange(T, device=tokens.device)
         else:
+            counts = cache.checked_counts(B, T, counts)
             positions = cache.positions_BT(T)
         x_BTD = self._embed(tokens, positions)
         context = self._context(positions, cache)
         for index, block in enumerate(self.blocks):
             x_BTD = block(x_BTD, context, cache.layer(index, positions) if cache else None)
-        if cache is not None:
-            cache.advance([T] * B if counts is None else counts)
+        if cache is not None and counts is not None:
+            cache.advance(counts)
         hidden_BTD: Tensor = self.norm(x_BTD)
         return hidden_BTD
 
@@ -128,7 +138,8 @@ class GPT(nn.Module):
             x_BTD = x_BTD + self.position_embedding(positions)
         elif self.config.positions == "sinusoidal":
             # The paper's scale keeps the token's part from drowning in the position's.
-            x_BTD = x_BTD * math.sqrt(self.config.embed_dim) + self.sinusoidal[positions]
+            scaled_BTD = x_BTD * math.sqrt(self.config.embed_dim)
+            x_BTD = (scaled_BTD + self.sinusoidal[positions]).to(x_BTD.dtype)
         embedded: Tensor = self.dropout(x_BTD)
         return embedded
 

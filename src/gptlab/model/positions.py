@@ -23,7 +23,8 @@ def rotate(x_BTHK: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     Half-split layout: coordinate i is paired with i + K/2, as in the Llama family.
     """
     cos, sin = cos.unsqueeze(-2), sin.unsqueeze(-2)
-    first, second = x_BTHK.float().chunk(2, dim=-1)
+    # The products with a float32 table are at least float32, whatever x is.
+    first, second = x_BTHK.chunk(2, dim=-1)
     turned = torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
     return turned.to(x_BTHK.dtype)
 

@@ -27,8 +27,8 @@ def choose_forward(
     """
     if mode == "off" or (mode == "auto" and model.embedding.weight.device.type != "cuda"):
         return model
-    compiled: Forward = torch.compile(model)
     try:
+        compiled: Forward = torch.compile(model)
         try_out(compiled)
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,8 +1,12 @@
 """A look at the model during training: its loss, and a sample of its text."""
 
+import math
+import os
+
 from gptlab.config import SamplingConfig
 from gptlab.generation import Generator
 from gptlab.training.evaluate import Evaluation, evaluate
+from gptlab.training.losses import diverged
 from gptlab.training.session import Session
 
 SAMPLES = "samples.txt"
@@ -25,10 +29,20 @@ def is_out_of_patience(session: Session) -> bool:
     return 0 < patience <= session.state.evaluations_since_best
 
 
+def drop_later_samples(session: Session) -> None:
+    """Cut `samples.txt` back to the step from which the run goes on."""
+    path = session.folder / SAMPLES
+    if path.is_file():
+        os.truncate(path, min(session.state.samples_size, path.stat().st_size))
+
+
 def examine(session: Session) -> tuple[Evaluation, bool]:
     """Evaluate, sample and report; the result, and whether it is the best so far.
 
     Draws from a generator of its own, so looking never changes the run.
+
+    Raises:
+        TrainingError: The loss is not finite.
     """
     evaluation = evaluate(
         session.model,
@@ -36,6 +50,8 @@ def examine(session: Session) -> tuple[Evaluation, bool]:
         batch_size=session.config.batch_size,
         arithmetic=session.arithmetic,
     )
+    if not math.isfinite(evaluation.loss):
+        raise diverged(evaluation.loss, session.state.step)
     is_best = session.state.note_evaluation(evaluation.loss)
     session.say(_report(session, evaluation, is_best))
     if session.config.sample_length:
@@ -43,6 +59,7 @@ def examine(session: Session) -> tuple[Evaluation, bool]:
         session.say("  " + text.replace("\n", "\n  "))
         with (session.folder / SAMPLES).open("a", encoding="utf-8", errors="replace") as stream:
             stream.write(f"--- step {session.state.step}\n{text}\n\n")
+            session.state.samples_size = stream.tell()
     return evaluation, is_best
 
 

@@ -1,7 +1,10 @@
 """What a run reads: its tokenizer, its training tokens and its evaluation tokens."""
 
 import hashlib
+import os
+import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,14 +67,14 @@ def write_shipped_data(config: TrainConfig, say: Say) -> None:
     if config.tokenizer == TOY_TOKENIZER and not Path(TOY_TOKENIZER).exists():
         if not Path(TOY_TRAIN).exists():
             toy.write_toy_corpus(Path(TOY_TRAIN).parent)
-        train_bpe([TOY_TRAIN], vocab_size=TOY_VOCAB_SIZE).save(TOY_TOKENIZER)
+        _save_whole(train_bpe([TOY_TRAIN], vocab_size=TOY_VOCAB_SIZE), Path(TOY_TOKENIZER))
         say(f"wrote the stories' tokenizer: {TOY_TOKENIZER}")
 
 
 def _open_data(config: TrainConfig, say: Say) -> tuple[Corpus | Path, Corpus | Path]:
-    train = _open(config.train_data)
+    train = _open(config.train_data, say)
     if config.eval_data != AUTO:
-        return train, _open(config.eval_data)
+        return train, _open(config.eval_data, say)
     if isinstance(train, Path):
         raise ConfigError(f"{train} is prepared already and can't be split; write --eval_data")
     kept, held_out = train.split(config.dev_size)
@@ -81,13 +84,16 @@ def _open_data(config: TrainConfig, say: Say) -> tuple[Corpus | Path, Corpus | P
         else f"the last {config.dev_size:.0%}"
     )
     say(f"evaluation text: {what} of {train.root}, held out (--eval_data names another)")
-    if train.skipped:
-        say(f"left out: {train.skipped} files under {train.root} that are not UTF-8 text")
     return kept, held_out
 
 
-def _open(path: str) -> Corpus | Path:
-    return Path(path) if is_dataset(path) else open_corpus(path)
+def _open(path: str, say: Say) -> Corpus | Path:
+    if is_dataset(path):
+        return Path(path)
+    corpus = open_corpus(path)
+    if corpus.skipped:
+        say(f"left out: {corpus.skipped} files under {path} that are not UTF-8 text")
+    return corpus
 
 
 def _open_tokenizer(config: TrainConfig, train: Corpus | Path, cache: Path, say: Say) -> Tokenizer:
@@ -111,11 +117,24 @@ def _own_tokenizer(train: Corpus, vocab_size: int, cache: Path, say: Say) -> Tok
     if folder.exists():
         return BPETokenizer.load(folder)
     tokenizer = train_bpe(texts=train.documents(), vocab_size=vocab_size)
-    tokenizer.save(folder)
+    _save_whole(tokenizer, folder)
     say(f"trained a tokenizer of {tokenizer.vocab_size} tokens (--tokenizer names another)")
     if tokenizer.vocab_size < vocab_size:
         say(f"the text has no more to merge: --tgt_vocab_size {vocab_size} can't be reached")
     return tokenizer
+
+
+def _save_whole(tokenizer: Tokenizer, folder: Path) -> None:
+    """Save into a new `folder` that never holds half a tokenizer."""
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        tokenizer.save(partial)
+        # Another process may have made the same meanwhile.
+        with suppress(OSError):
+            partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _floor(evaluation: Corpus | Path, dataset: TokenDataset) -> float | None:

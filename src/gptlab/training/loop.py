@@ -9,7 +9,12 @@ from tqdm import tqdm
 from gptlab.config import TrainConfig
 from gptlab.training.checkpoints import is_checkpoint_due, save_best, save_last, save_numbered
 from gptlab.training.compiling import choose_forward
-from gptlab.training.examine import examine, is_evaluation_due, is_out_of_patience
+from gptlab.training.examine import (
+    drop_later_samples,
+    examine,
+    is_evaluation_due,
+    is_out_of_patience,
+)
 from gptlab.training.interrupt import Interrupt
 from gptlab.training.metrics import MetricsLog
 from gptlab.training.plan import describe, probe
@@ -53,6 +58,7 @@ def train(config: TrainConfig) -> TrainResult:
     )
     session.say(describe(session, probe(session, forward)))
     create_run(session.folder, config)
+    drop_later_samples(session)
     metrics = MetricsLog(session.folder, after_step=state.step, tensorboard=config.tensorboard)
     bar = tqdm(
         total=total_steps, initial=state.step, unit="step", disable=config.quiet, leave=False
@@ -100,8 +106,11 @@ def _ending(session: Session) -> str:
             f"gptlab-train --resume --experiment_name {name}"
         )
     early = "" if state.step >= session.total_steps else " (no more patience)"
+    quality = ""
+    if state.eval_loss is not None:
+        quality = f": evaluation loss {state.eval_loss:.4f}, best {state.best_loss:.4f}"
+        quality += f" in {session.folder / 'best'}"
     return (
-        f"done after {state.step:,} steps{early}: evaluation loss {state.eval_loss:.4f}, "
-        f"best {state.best_loss:.4f} in {session.folder / 'best'}\n"
+        f"done after {state.step:,} steps{early}{quality}\n"
         f'now: gptlab-generate --model_path {session.folder} --prompt "..."'
     )

@@ -6,6 +6,8 @@ Letters: B batch, T length, V vocabulary.
 import torch.nn.functional as F
 from torch import Tensor
 
+from gptlab.errors import TrainingError
+
 
 def cross_entropy(
     logits_BTV: Tensor, targets_BT: Tensor, *, weights_BT: Tensor | None = None
@@ -23,3 +25,11 @@ def cross_entropy(
         return losses, losses.new_tensor(targets_BT.numel())
     weights = weights_BT.flatten().float()
     return (losses * weights).sum(), weights.sum()
+
+
+def diverged(loss: float, step: int) -> TrainingError:
+    """The error for a loss that is not finite."""
+    return TrainingError(
+        f"the loss is {loss} at step {step}; start again with a lower --learning_rate, or with "
+        "--precision fp32"
+    )

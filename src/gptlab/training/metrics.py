@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from gptlab.errors import ConfigError
+from gptlab.training.files import replace_text
 
 FILE = "metrics.jsonl"
 
@@ -25,9 +26,11 @@ class MetricsLog:
     def __init__(self, folder: Path, *, after_step: int, tensorboard: bool) -> None:
         kept = [record for record in read_metrics(folder) if record["step"] <= after_step]
         path = folder / FILE
-        path.write_text("".join(_line(record) for record in kept), encoding="utf-8")
+        replace_text(path, "".join(_line(record) for record in kept))
         self._stream = path.open("a", encoding="utf-8")
-        self._board = _board(folder, after_step) if tensorboard else None
+        self._board = None
+        if tensorboard:
+            self._board = summary_writer()(str(folder), purge_step=after_step + 1)
 
     def write(self, record: dict[str, Any]) -> None:
         """Append `record`, which has at least `step` and `split`."""
@@ -68,11 +71,16 @@ def _line(record: dict[str, Any]) -> str:
     return json.dumps(finite) + "\n"
 
 
-def _board(folder: Path, after_step: int) -> Any:
+def summary_writer() -> Any:
+    """TensorBoard's class of writers.
+
+    Raises:
+        ConfigError: TensorBoard is not installed.
+    """
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         raise ConfigError(
             "--tensorboard needs the tensorboard package; pip install 'gptlab[tensorboard]'"
         ) from None
-    return SummaryWriter(str(folder), purge_step=after_step + 1)
+    return SummaryWriter

@@ -17,7 +17,6 @@ def probe(session: Session, forward: Forward) -> float:
     """Seconds of a training step, from two that leave no trace."""
     inputs, targets = session.batch(0)
     seconds = 0.0
-    session.model.train()
     for _ in range(2):
         start = time.perf_counter()
         with session.arithmetic.autocast():

@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
-from gptlab.errors import TrainingError
 from gptlab.training.evaluate import Evaluation
+from gptlab.training.losses import diverged
 from gptlab.training.session import Session
 from gptlab.training.step import learning_rate
 
@@ -34,10 +34,7 @@ class Recorder:
         state = self._session.state
         value = loss.item()
         if not math.isfinite(value):
-            raise TrainingError(
-                f"the loss is {value} at step {state.step}; lower --learning_rate, or write "
-                "--precision fp32, and go on with --resume"
-            )
+            raise diverged(value, state.step)
         state.loss_sum += value
         state.loss_weight += weight.item()
         state.elapsed_seconds = self._earlier_seconds + time.perf_counter() - self._start

@@ -15,14 +15,20 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
-from gptlab.checkpoint import find_checkpoint
+from gptlab.checkpoint import TRAINER, find_checkpoint
 from gptlab.config import TrainConfig
-from gptlab.errors import CheckpointError, ConfigError
+from gptlab.config.training import AUTO
+from gptlab.errors import ConfigError
+from gptlab.training.files import replace_text
 
 CONFIG = "config.json"
 BEST = "best"
 LAST = "last"
+
+# What a writer that was killed leaves beside the checkpoints.
+_UNFINISHED = re.compile(r"\..+\.\d+(\.former)?")
 
 # What may change between a run and its continuation: how long and where, not what is learned.
 MAY_CHANGE = frozenset(
@@ -56,20 +62,18 @@ def choose_run(config: TrainConfig) -> Path:
     takes the newest of them.
 
     Raises:
-        ConfigError: The run exists, and neither `resume` nor `overwrite` says what to do.
+        ConfigError: The run exists, and neither `resume` nor `overwrite` says what to do, or what
+            exists is no run.
     """
     runs = Path(config.runs_dir)
     if config.experiment_name is None:
         return _unnamed(runs, config)
     folder = runs / config.experiment_name
-    if not folder.exists() or config.resume:
+    if not folder.exists():
         return folder
-    if not config.overwrite:
-        raise ConfigError(
-            f"experiment '{folder.name}' exists already in {runs}; write --resume to go on with "
-            "it, --overwrite to replace it, or another --experiment_name"
-        )
-    if any(folder.iterdir()) and not (folder / CONFIG).is_file():
+    if not config.resume and not config.overwrite:
+        raise _exists(folder)
+    if not _is_run(folder):
         raise ConfigError(f"{folder} is not a run of gptlab; write another --experiment_name")
     return folder
 
@@ -80,51 +84,104 @@ def continued(config: TrainConfig, folder: Path) -> TrainConfig:
     Raises:
         ConfigError: They differ in what decides the result.
     """
-    saved = TrainConfig(**json.loads((folder / CONFIG).read_text(encoding="utf-8")))
+    settings = _settings(folder)
+    if settings is None:
+        raise ConfigError(f"{folder / CONFIG} is damaged; start afresh with --overwrite")
+    saved = TrainConfig(**settings)
     given = {name: getattr(config, name) for name in config.model_fields_set}
     differing = [
         f"{name} ({getattr(saved, name)}, not {value})"
         for name, value in given.items()
-        if name not in MAY_CHANGE and value != getattr(saved, name)
+        if not _agrees(name, value, saved)
     ]
     if differing:
         raise ConfigError(
             f"{folder} can't be resumed with other settings: {', '.join(sorted(differing))}; "
             "leave them out, or write another --experiment_name"
         )
-    return saved.replace(**given)
+    kept = {name: getattr(saved, name) for name in given if name not in MAY_CHANGE}
+    return saved.replace(**{**given, **kept})
 
 
 def resumable_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint from which the run in `folder` can go on, if there is one."""
-    try:
-        return find_checkpoint(folder, resumable=True)
-    except CheckpointError:
+    """The checkpoint from which the run in `folder` can go on, if there is one.
+
+    Raises:
+        CheckpointError: There is one, and it is damaged: starting afresh would lose the run.
+    """
+    if not any(path.is_dir() for path in folder.glob(f"[!.]*/{TRAINER}")):
         return None
+    return find_checkpoint(folder, resumable=True)
 
 
 def create_run(folder: Path, config: TrainConfig) -> None:
-    """Make the run's folder, emptied unless it is resumed, and save `config` in it."""
-    if folder.exists() and not config.resume:
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    """Make the run's folder, emptied where `config` says so, and save `config` in it.
+
+    Raises:
+        ConfigError: Another run took the folder since it was chosen.
+    """
+    if config.overwrite:
+        shutil.rmtree(folder, ignore_errors=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=config.resume)
+    except FileExistsError:
+        raise _exists(folder) from None
+    for path in folder.iterdir():
+        if _UNFINISHED.fullmatch(path.name):
+            shutil.rmtree(path)
     text = json.dumps(config.model_dump(exclude={"resume", "overwrite"}), indent=1)
-    (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
+    replace_text(folder / CONFIG, text + "\n")
 
 
 def remove_older(folder: Path, kind: str, *, kept: Path) -> None:
     """Delete the checkpoints of `kind` (`best`, `last`) other than `kept`."""
-    for old in folder.glob(f"{kind}-*"):
-        if old != kept:
+    for old in folder.iterdir():
+        if re.fullmatch(rf"{kind}-\d+", old.name) and old != kept:
             shutil.rmtree(old)
+
+
+def _exists(folder: Path) -> ConfigError:
+    return ConfigError(
+        f"experiment '{folder.name}' exists already in {folder.parent}; write --resume to go on "
+        "with it, --overwrite to replace it, or another --experiment_name"
+    )
+
+
+def _settings(folder: Path) -> dict[str, Any] | None:
+    """The settings that the run in `folder` saved; None where there are none."""
+    try:
+        values = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    is_ours = isinstance(values, dict) and {"train_data", "runs_dir"} <= values.keys()
+    return values if is_ours else None
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether nothing but a run would be lost or mixed up with one."""
+    if not folder.is_dir():
+        return False
+    is_empty = all(path.name.startswith(".") for path in folder.iterdir())
+    return is_empty or _settings(folder) is not None
+
+
+def _agrees(name: str, value: object, saved: TrainConfig) -> bool:
+    """Whether what was given is compatible with the saved settings, which are resolved ones."""
+    if name == "precision" and value == AUTO:
+        return True
+    if name == "vocab_size" and saved.tokenizer == AUTO and isinstance(value, int):
+        # A text may have no more to merge than this.
+        return value >= saved.vocab_size
+    return name in MAY_CHANGE or value == getattr(saved, name)
 
 
 def _unnamed(runs: Path, config: TrainConfig) -> Path:
     stem = re.sub(r"[^\w.+-]+", "_", Path(config.train_data).resolve().stem).lstrip(".+-") or "run"
     pattern = re.compile(re.escape(stem) + r"(-\d+)?")
     taken = [path for path in runs.glob(f"{stem}*") if pattern.fullmatch(path.name)]
-    if taken and config.resume:
-        return max(taken, key=lambda path: path.stat().st_mtime)
+    runs_taken = [path for path in taken if _is_run(path)]
+    if runs_taken and config.resume:
+        return max(runs_taken, key=lambda path: path.stat().st_mtime)
     number = 1
     while (folder := runs / (stem if number == 1 else f"{stem}-{number}")) in taken:
         number += 1

@@ -10,9 +10,11 @@ from tqdm import tqdm
 from gptlab.checkpoint import load_model, verify
 from gptlab.config import DatasetConfig, ModelConfig, OptimizerConfig, TrainConfig
 from gptlab.data import WindowSampler
+from gptlab.errors import ConfigError
 from gptlab.model import GPT
 from gptlab.tokenizer import load_tokenizer
 from gptlab.training.inputs import Inputs, Say, load_inputs
+from gptlab.training.metrics import summary_writer
 from gptlab.training.optimizers import make_optimizer
 from gptlab.training.precision import Arithmetic, choose_arithmetic
 from gptlab.training.run_folder import choose_run, continued, resumable_checkpoint
@@ -59,6 +61,8 @@ def open_session(config: TrainConfig) -> Session:
         GptlabError: A setting, a file or a device does not fit.
     """
     say: Say = (lambda _line: None) if config.quiet else print
+    if config.tensorboard:
+        summary_writer()
     folder = choose_run(config)
     checkpoint = resumable_checkpoint(folder) if config.resume else None
     if checkpoint is not None:
@@ -80,10 +84,12 @@ def open_session(config: TrainConfig) -> Session:
         model = load_model(checkpoint, device=arithmetic.device)
     optimizer = make_optimizer(model, config.part(OptimizerConfig))
     scaler = arithmetic.scaler()
-    state = TrainState()
+    state = TrainState(text=inputs.train.manifest.get("source", {}).get("sha256"))
     if checkpoint is not None:
-        state = restore_state(checkpoint, model, optimizer, scaler)
+        fresh, state = state, restore_state(checkpoint, model, optimizer, scaler)
+        _require_same_text(fresh, state, config, checkpoint)
         say(f"going on from {checkpoint}, after step {state.step:,}")
+    model.train()
     return Session(
         config=config,
         folder=folder,
@@ -96,3 +102,13 @@ def open_session(config: TrainConfig) -> Session:
         state=state,
         total_steps=config.max_steps or sampler.step_at(config.epochs),
     )
+
+
+def _require_same_text(
+    now: TrainState, then: TrainState, config: TrainConfig, checkpoint: Path
+) -> None:
+    if now.text != then.text:
+        raise ConfigError(
+            f"{config.train_data} has changed since {checkpoint} was saved; put the former text "
+            "back, or write another --experiment_name"
+        )

@@ -20,12 +20,16 @@ class TrainState:
     """Where a run stands. Batches and dropout follow from the seed and `step` alone."""
 
     step: int = 0
+    text: str | None = None
+    """SHA-256 of the text that is learned."""
     eval_loss: float | None = None
     best_loss: float | None = None
     evaluations_since_best: int = 0
     loss_sum: float = 0.0
     """Loss of the steps since the last record of metrics."""
     loss_weight: float = 0.0
+    samples_size: int = 0
+    """Bytes of samples.txt that belong to the steps so far."""
     elapsed_seconds: float = 0.0
 
     def note_evaluation(self, loss: float) -> bool:

@@ -1,0 +1,28 @@
+"""One folder is one self-contained model: configuration, weights, tokenizer, and training state.
+
+    config.json          format, version, architecture, step, and the model's settings
+    model.safetensors    weights
+    tokenizer files      as the tokenizer saves them
+    trainer/             what resuming needs, where the training loop saved it
+    checksums.json       SHA-256 of every file above
+
+A folder is written under a temporary name, flushed, and renamed, so that a reader never sees half
+of one. No pickle is loaded but a bare state dict that the user names, and that by `weights_only`.
+"""
+
+from gptlab.checkpoint.files import TRAINER, load_tensors, read_header, save_tensors, verify
+from gptlab.checkpoint.find import find_checkpoint
+from gptlab.checkpoint.models import load, load_model, load_state_dict, save
+
+__all__ = [
+    "TRAINER",
+    "find_checkpoint",
+    "load",
+    "load_model",
+    "load_state_dict",
+    "load_tensors",
+    "read_header",
+    "save",
+    "save_tensors",
+    "verify",
+]

@@ -1,0 +1,50 @@
+"""Which checkpoint a path means."""
+
+from pathlib import Path
+
+from gptlab.checkpoint.files import TRAINER, WEIGHTS, read_header
+from gptlab.errors import CheckpointError
+
+
+def find_checkpoint(path: str | Path, *, resumable: bool = False) -> Path:
+    """The checkpoint that `path` means: itself, the newest of a run, or `best` or `last` of one.
+
+    Args:
+        path: A checkpoint's folder, a run's folder, or `RUN/best` and `RUN/last`, which stand for
+            the folders of that name with a step number behind it.
+        resumable: Look only at checkpoints from which training can go on.
+
+    Raises:
+        CheckpointError: There is none.
+    """
+    path = Path(path)
+    if not path.exists():
+        numbered = [
+            folder for folder in _inside(path.parent) if folder.name.startswith(f"{path.name}-")
+        ]
+        if not numbered:
+            raise CheckpointError(
+                f"{path} does not exist; give a run, a checkpoint folder, or train one with "
+                "gptlab-train"
+            )
+        return max(numbered, key=_age)
+    if _is_one(path):
+        return path
+    found = _inside(path)
+    if resumable:
+        found = [folder for folder in found if (folder / TRAINER).is_dir()]
+    if not found:
+        raise CheckpointError(f"{path} holds no checkpoint; give a run or a checkpoint folder")
+    return max(found, key=_age)
+
+
+def _inside(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if _is_one(path)] if folder.is_dir() else []
+
+
+def _is_one(folder: Path) -> bool:
+    return not folder.name.startswith(".") and (folder / WEIGHTS).is_file()
+
+
+def _age(folder: Path) -> tuple[int, bool, str]:
+    return read_header(folder)["step"], (folder / TRAINER).is_dir(), folder.name

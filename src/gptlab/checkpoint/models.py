@@ -1,0 +1,144 @@
+"""Models to checkpoint folders and back."""
+
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from gptlab.checkpoint.files import (
+    CONFIG,
+    WEIGHTS,
+    is_replaceable,
+    load_tensors,
+    publish,
+    read_header,
+    save_tensors,
+    seal,
+    verify,
+    write_header,
+)
+from gptlab.checkpoint.find import find_checkpoint
+from gptlab.config import ModelConfig
+from gptlab.errors import CheckpointError, ConfigError, TokenizerError
+from gptlab.model import GPT
+from gptlab.tokenizer import Tokenizer, load_tokenizer
+
+
+def save(
+    folder: str | Path,
+    model: GPT,
+    tokenizer: Tokenizer | None = None,
+    *,
+    step: int = 0,
+    extra: Callable[[Path], None] | None = None,
+) -> Path:
+    """Write `model` and its tokenizer into `folder`, whole or not at all.
+
+    Args:
+        folder: A new folder; one that is there already is replaced.
+        model: What to save.
+        tokenizer: Saved along, so that the folder can turn text into text.
+        step: Optimizer steps taken; decides which checkpoint of a run is the newest.
+        extra: Writes more files into the folder that it is given.
+
+    Raises:
+        CheckpointError: It can't be written, or something else is at `folder`.
+    """
+    folder = Path(folder)
+    target = folder.resolve()
+    if target.exists() and not is_replaceable(target):
+        raise CheckpointError(f"{folder} is no gptlab checkpoint; choose another folder")
+    partial = target.with_name(f".{target.name}.{os.getpid()}")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        write_header(partial, model.config, step=step)
+        save_tensors(partial / WEIGHTS, model.state_dict())
+        if tokenizer is not None:
+            tokenizer.save(partial)
+        if extra is not None:
+            extra(partial)
+        seal(partial)
+        publish(partial, target)
+    except OSError as error:
+        raise CheckpointError(f"{folder} can't be written: {error.strerror}") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return folder
+
+
+def load(path: str | Path, *, device: torch.device | str = "cpu") -> tuple[GPT, Tokenizer]:
+    """The model, in evaluation mode, and the tokenizer of a checkpoint or of a run's newest one.
+
+    Raises:
+        CheckpointError: There is none, it is damaged, or it has no tokenizer.
+    """
+    folder = find_checkpoint(path)
+    verify(folder)
+    model = load_model(folder, device=device)
+    try:
+        return model, load_tokenizer(folder)
+    except TokenizerError as error:
+        raise CheckpointError(f"{folder} has no usable tokenizer: {error}") from None
+
+
+def load_model(folder: Path, *, device: torch.device | str = "cpu") -> GPT:
+    """The model of one checkpoint folder, in evaluation mode; checksums are not looked at."""
+    header = read_header(folder)
+    try:
+        config = ModelConfig(**header["model"])
+    except ConfigError as error:
+        raise CheckpointError(f"{folder / CONFIG}: {error}") from None
+    return _filled(config, load_tensors(folder / WEIGHTS), folder / WEIGHTS, device)
+
+
+def load_state_dict(
+    path: str | Path, config: ModelConfig, *, device: torch.device | str = "cpu"
+) -> GPT:
+    """The model whose weights are a bare state dict, a `.pth` file, in evaluation mode.
+
+    Raises:
+        CheckpointError: The file is no state dict, or does not fit `config`.
+    """
+    path = Path(path)
+    try:
+        tensors = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise CheckpointError(f"{path} can't be read: {error.strerror}") from None
+    except Exception:
+        # An unpickler that meets a damaged or a hostile file may raise anything.
+        raise CheckpointError(
+            f"{path} is no state dict of plain tensors; save one with "
+            "torch.save(model.state_dict(), path)"
+        ) from None
+    if not _is_state_dict(tensors):
+        raise CheckpointError(f"{path} holds no state dict; save model.state_dict()")
+    return _filled(config, tensors, path, device)
+
+
+def _filled(
+    config: ModelConfig, tensors: Mapping[str, Tensor], source: Path, device: torch.device | str
+) -> GPT:
+    model = GPT(config)
+    expected = model.state_dict()
+    for name in sorted(expected.keys() | tensors.keys()):
+        if name not in tensors or name not in expected:
+            problem = "lacks" if name not in tensors else "has an unknown"
+            raise CheckpointError(f"{source} {problem} tensor '{name}'; check the model's settings")
+        if tensors[name].shape != expected[name].shape:
+            raise CheckpointError(
+                f"{source}: '{name}' is {tuple(tensors[name].shape)}, but the settings make it "
+                f"{tuple(expected[name].shape)}; check --vocab_size, --embed_dim, --num_layers "
+                "and --n_heads"
+            )
+    model.load_state_dict(dict(tensors))
+    return model.to(device).eval()
+
+
+def _is_state_dict(value: object) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in value.items()
+    )

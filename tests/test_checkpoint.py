@@ -1,0 +1,342 @@
+"""A checkpoint is whole or not there, says what is wrong with it, and never runs what it loads."""
+
+import json
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from gptlab.checkpoint import (
+    files,
+    find_checkpoint,
+    load,
+    load_model,
+    load_state_dict,
+    load_tensors,
+    read_header,
+    save,
+    save_tensors,
+    verify,
+)
+from gptlab.config import ModelConfig
+from gptlab.errors import CheckpointError
+from gptlab.model import GPT
+from gptlab.tokenizer import BPETokenizer
+
+CONFIG = ModelConfig(vocab_size=262, seq_len=8, embed_dim=8, num_layers=1, n_heads=2)
+TOKENIZER = BPETokenizer([(b"l", b"l"), (b"h", b"e")])
+TOKENS = torch.tensor([[1, 5, 250, 3]])
+
+
+def make(seed: int = 0, **changes: object) -> GPT:
+    return GPT(CONFIG.replace(**changes), seed=seed).eval()
+
+
+def trainer(folder: Path) -> None:
+    (folder / "trainer").mkdir()
+    (folder / "trainer" / "state.json").write_text('{"a": 1}')
+
+
+def refuse(_folder: Path) -> None:
+    raise RuntimeError("no")
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    return save(tmp_path / "model", make(), TOKENIZER, step=7, extra=trainer)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_round_trip(tmp_path, tied):
+    model = make(tie_embeddings=tied)
+    loaded, tokenizer = load(save(tmp_path / "m", model, TOKENIZER))
+    assert loaded.config == model.config
+    assert not loaded.training
+    assert torch.equal(loaded(TOKENS), model(TOKENS))
+    assert tokenizer.fingerprint() == TOKENIZER.fingerprint()
+
+
+def test_the_folder_is_one_that_a_person_can_read(folder):
+    assert {"config.json", "model.safetensors", "tokenizer.json", "trainer"} <= set(names(folder))
+    header = read_header(folder)
+    assert (header["format"], header["version"], header["step"]) == ("gptlab", 1, 7)
+    assert header["model"] == CONFIG.model_dump()
+    verify(folder)
+
+
+def test_the_same_model_gives_the_same_bytes(tmp_path):
+    first, second = (save(tmp_path / name, make(), TOKENIZER) for name in "ab")
+    for file in first.iterdir():
+        assert file.read_bytes() == (second / file.name).read_bytes()
+
+
+def test_without_a_tokenizer_load_says_so(tmp_path):
+    with pytest.raises(CheckpointError, match="has no usable tokenizer") as error:
+        load(save(tmp_path / "m", make()))
+    assert "\n" not in str(error.value)
+
+
+def test_a_checkpoint_is_replaced(folder):
+    save(folder, make(seed=1), TOKENIZER)
+    assert torch.equal(load(folder)[0](TOKENS), make(seed=1)(TOKENS))
+    assert not (folder / "trainer").exists()
+    assert names(folder.parent) == ["model"]
+
+
+@pytest.mark.parametrize("name", ["thesis.txt", "config.json"])
+def test_anything_else_is_not_replaced(tmp_path, name):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / name).write_text("{}")
+    with pytest.raises(CheckpointError, match="is no gptlab checkpoint; choose another folder"):
+        save(tmp_path / "mine", make())
+    assert names(tmp_path / "mine") == [name]
+    with pytest.raises(CheckpointError, match="choose another folder"):
+        save(tmp_path / "mine" / name, make())
+    assert names(tmp_path) == ["mine"]
+
+
+def test_an_empty_folder_is_filled(tmp_path, monkeypatch):
+    (tmp_path / "new").mkdir()
+    verify(save(tmp_path / "new", make()))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    save("inner", make())
+    verify(tmp_path / "here" / "inner")
+
+
+def test_a_failure_leaves_nothing(tmp_path):
+    with pytest.raises(RuntimeError, match="no"):
+        save(tmp_path / "m", make(), extra=refuse)
+    assert not names(tmp_path)
+
+
+def test_a_failure_keeps_the_former_one(folder):
+    with pytest.raises(RuntimeError, match="no"):
+        save(folder, make(seed=1), TOKENIZER, extra=refuse)
+    assert torch.equal(load(folder)[0](TOKENS), make()(TOKENS))
+    assert names(folder.parent) == ["model"]
+
+
+def disk_full(*_: object, **__: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def safetensors_full(*_: object, **__: object) -> None:
+    raise files.SafetensorError("Error while serializing: No space left on device")
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "failure"),
+    [
+        (files, "save_file", safetensors_full),
+        (files, "save_file", disk_full),
+        (Path, "write_text", disk_full),
+        (os, "fsync", disk_full),
+        (Path, "mkdir", disk_full),
+    ],
+)
+def test_a_full_disk_is_one_line_and_keeps_the_former_one(
+    folder, monkeypatch, owner, name, failure
+):
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, failure)
+        with pytest.raises(CheckpointError, match=r"can't be written.*No space left") as error:
+            save(folder, make(seed=1))
+    assert "\n" not in str(error.value)
+    assert torch.equal(load(folder)[0](TOKENS), make()(TOKENS))
+    assert names(folder.parent) == ["model"]
+
+
+def test_every_file_is_guarded(folder):
+    files = [file for file in folder.rglob("*") if file.is_file()]
+    assert len(files) >= 6
+    for file in files:
+        content = file.read_bytes()
+        for place in {0, len(content) // 3, len(content) - 1}:
+            damaged = bytearray(content)
+            damaged[place] ^= 0xFF
+            file.write_bytes(damaged)
+            with pytest.raises(CheckpointError, match=file.name):
+                load(folder)
+        file.write_bytes(content)
+        load(folder)
+
+
+def test_missing_and_truncated_files_are_named(folder):
+    for file in [file for file in folder.rglob("*") if file.is_file()]:
+        if file.name == "model.safetensors":
+            continue
+        content = file.read_bytes()
+        file.unlink()
+        with pytest.raises(CheckpointError, match=file.name):
+            load(folder)
+        file.write_bytes(content[: len(content) // 2])
+        with pytest.raises(CheckpointError, match=file.name):
+            load(folder)
+        file.write_bytes(content)
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4])
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is damaged; use another"):
+        load(folder)
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is missing or damaged"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize(
+    "content", ["[]", "{}", '{"format": "gptlab"}', '{"format": "other"}', "{"]
+)
+def test_a_foreign_or_damaged_header_is_refused(folder, content):
+    (folder / "config.json").write_text(content)
+    with pytest.raises(CheckpointError) as error:
+        find_checkpoint(folder.parent)
+    assert str(folder) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("content", ["[]", "3", '"text"'])
+def test_foreign_checksums_are_refused(folder, content):
+    (folder / "checksums.json").write_text(content)
+    with pytest.raises(CheckpointError, match=r"checksums.json is missing or damaged"):
+        load(folder)
+
+
+def test_a_foreign_version_is_refused(folder):
+    header = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(header | {"version": 2}))
+    with pytest.raises(CheckpointError, match="has format version 2, but this gptlab reads 1; use"):
+        read_header(folder)
+
+
+def test_settings_of_a_later_gptlab_are_refused_in_one_line(folder):
+    header = json.loads((folder / "config.json").read_text())
+    header["model"]["warp"] = 9
+    (folder / "config.json").write_text(json.dumps(header))
+    with pytest.raises(CheckpointError, match="there is no setting 'warp'") as error:
+        load_model(folder)
+    assert str(folder / "config.json") in str(error.value)
+
+
+def test_find_checkpoint(tmp_path):
+    run = tmp_path / "run"
+    for name, step, extra in (
+        ("run_e5", 50, None),
+        ("best-60", 60, None),
+        ("last-9", 9, trainer),
+        ("last-70", 70, trainer),
+        ("run_e7", 70, None),
+        ("best-8", 8, None),
+        ("run_e9", 90, None),
+    ):
+        save(run / name, make(), step=step, extra=extra)
+    assert find_checkpoint(run).name == "run_e9"
+    assert find_checkpoint(run, resumable=True).name == "last-70"
+    assert find_checkpoint(run / "best").name == "best-60"
+    assert find_checkpoint(run / "last").name == "last-70"
+    assert find_checkpoint(run / "best-8").name == "best-8"
+    assert find_checkpoint(str(run / "run_e5")) == run / "run_e5"
+
+
+def test_find_checkpoint_takes_names_literally(tmp_path):
+    save(tmp_path / "a[b]-1", make(), step=1)
+    assert find_checkpoint(tmp_path / "a[b]").name == "a[b]-1"
+    with pytest.raises(CheckpointError, match="does not exist"):
+        find_checkpoint(tmp_path / "a?b*")
+
+
+def test_no_checkpoint_is_one_line(tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("")
+    for name, message in (
+        ("nowhere", "does not exist; give a run"),
+        ("nowhere/best", "does not exist; give a run"),
+        ("empty", "holds no checkpoint; give a run"),
+        ("file", "holds no checkpoint; give a run"),
+    ):
+        with pytest.raises(CheckpointError, match=message) as error:
+            find_checkpoint(tmp_path / name)
+        assert "\n" not in str(error.value)
+
+
+def test_what_a_killed_writer_left_is_not_found(tmp_path):
+    run = tmp_path / "run"
+    save(run / "last-5", make(), step=5, extra=trainer)
+    (run / "last-5").rename(run / ".last-9.1234")
+    with pytest.raises(CheckpointError, match="holds no checkpoint"):
+        find_checkpoint(run)
+    save(run / "last-5", make(), step=5, extra=trainer)
+    assert find_checkpoint(run).name == find_checkpoint(run, resumable=True).name == "last-5"
+    assert find_checkpoint(run / "last").name == "last-5"
+
+
+class Hostile:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[str, ...]]:
+        return os.system, (f"touch {self.path}",)
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("writer", [pickle.dump, torch.save])
+def test_a_hostile_pickle_is_not_run(tmp_path, writer):
+    with (tmp_path / "m.pth").open("wb") as stream:
+        writer(Hostile(tmp_path / "owned"), stream)
+    with pytest.raises(CheckpointError, match="no state dict of plain tensors; save one") as error:
+        load_state_dict(tmp_path / "m.pth", CONFIG)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "owned").exists()
+
+
+def test_a_bare_state_dict_loads(tmp_path):
+    model = make(tie_embeddings=False)
+    torch.save(model.state_dict(), tmp_path / "m.pth")
+    loaded = load_state_dict(tmp_path / "m.pth", model.config)
+    assert torch.equal(loaded(TOKENS), model(TOKENS))
+    assert not loaded.training
+
+
+def without_norm(state: dict[str, torch.Tensor]) -> object:
+    return {name: tensor for name, tensor in state.items() if name != "norm.weight"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (without_norm, "lacks tensor 'norm.weight'; check"),
+        (lambda state: state | {"odd": torch.ones(1)}, "has an unknown tensor 'odd'; check"),
+        (
+            lambda state: state | {"norm.weight": torch.ones(3)},
+            r"'norm.weight' is \(3,\), but the settings make it \(8,\); check",
+        ),
+        (lambda state: [*state.values()], "holds no state dict; save"),
+        (lambda state: {"model": state}, "holds no state dict; save"),
+        (lambda state: {1: torch.ones(1), **state}, "holds no state dict; save"),
+    ],
+)
+def test_a_state_dict_that_does_not_fit_is_one_line(tmp_path, change, message):
+    torch.save(change(dict(make().state_dict())), tmp_path / "m.pth")
+    with pytest.raises(CheckpointError, match=message) as error:
+        load_state_dict(tmp_path / "m.pth", CONFIG)
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_or_damaged_state_dict_is_one_line(tmp_path):
+    with pytest.raises(CheckpointError, match="can't be read: No such file"):
+        load_state_dict(tmp_path / "m.pth", CONFIG)
+    torch.save(make().state_dict(), tmp_path / "m.pth")
+    (tmp_path / "m.pth").write_bytes((tmp_path / "m.pth").read_bytes()[:500])
+    with pytest.raises(CheckpointError, match="no state dict of plain tensors"):
+        load_state_dict(tmp_path / "m.pth", CONFIG)
+
+
+def test_tensors_of_any_layout_are_saved(tmp_path):
+    tensors = {"t": torch.arange(6.0).reshape(2, 3).T, "scalar": torch.tensor(3.0)}
+    save_tensors(tmp_path / "t", tensors)
+    loaded = load_tensors(tmp_path / "t")
+    assert all(torch.equal(loaded[name], tensors[name]) for name in tensors)

@@ -1,0 +1,109 @@
+import pytest
+import torch
+
+import gptlab
+from gptlab import testing
+from gptlab.config import ModelConfig
+from gptlab.model import GPT
+
+SHAPE = {"vocab_size": 13, "seq_len": 16, "embed_dim": 16, "num_layers": 2, "n_heads": 4}
+CHECKS = [
+    testing.check_causality,
+    testing.check_batch_independence,
+    testing.check_cache,
+    testing.check_loss_split,
+]
+
+
+class LooksAhead(GPT):
+    def logits(self, hidden):
+        return super().logits(hidden - 0.1 * hidden.roll(-1, dims=1))
+
+
+class MixesRows(GPT):
+    def logits(self, hidden):
+        return super().logits(hidden - 0.1 * hidden.mean(dim=0))
+
+
+class MisplacesAfterCache(GPT):
+    def hidden_states(self, tokens, *, cache=None, counts=None):
+        hidden = super().hidden_states(tokens, cache=cache, counts=counts)
+        return hidden if cache is None else hidden * 1.01
+
+
+class LosesUnevenRows(GPT):
+    def hidden_states(self, tokens, *, cache=None, counts=None):
+        if counts is not None:
+            counts = [max(counts)] * len(counts)
+        return super().hidden_states(tokens, cache=cache, counts=counts)
+
+
+class AveragesTheGradient(GPT):
+    def logits(self, hidden):
+        logits = super().logits(hidden)
+        return logits.detach() + (logits - logits.detach()) / len(logits)
+
+
+class BreaksDown(GPT):
+    def logits(self, hidden):
+        return super().logits(hidden) * float("nan")
+
+
+def make(kind=GPT, **changes):
+    return kind(ModelConfig(**{**SHAPE, **changes}), seed=0)
+
+
+@pytest.mark.parametrize("positions", ["rope", "sinusoidal", "learned", "none"])
+@pytest.mark.parametrize("seq_len", [1, 2, 16])
+def test_our_models_pass(positions, seq_len):
+    gptlab.testing.check_model(make(positions=positions, seq_len=seq_len, n_kv_heads=2))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_other_dtypes_pass(dtype):
+    testing.check_model(make(norm="rmsnorm", qk_norm=True).to(dtype))
+
+
+@pytest.mark.parametrize(
+    ("kind", "check", "invariant"),
+    [
+        (LooksAhead, testing.check_causality, "causality"),
+        (MixesRows, testing.check_batch_independence, "batch independence"),
+        (MixesRows, testing.check_loss_split, "loss split"),
+        (MisplacesAfterCache, testing.check_cache, "cache"),
+        (LosesUnevenRows, testing.check_cache, "cache of uneven rows"),
+        (AveragesTheGradient, testing.check_loss_split, "loss split"),
+        *[(BreaksDown, check, ".*") for check in CHECKS],
+    ],
+)
+def test_a_broken_model_is_told_by_name(kind, check, invariant):
+    message = rf"^{invariant} does not hold: the largest deviation is \S+, the tolerance 0.00035$"
+    for function in (check, testing.check_model):
+        with pytest.raises(AssertionError, match=message if function is check else "does not hold"):
+            function(make(kind))
+
+
+def test_own_tokens_and_tolerance():
+    model = make(MixesRows)
+    alike = torch.tensor([[1, 2, 3]] * 2)
+    with pytest.raises(AssertionError):
+        testing.check_batch_independence(model, tokens=torch.tensor([[1, 2, 3], [4, 5, 6]]))
+    testing.check_batch_independence(make(), tokens=alike)
+    testing.check_batch_independence(model, tolerance=10.0)
+
+
+def test_the_model_is_left_as_it_was():
+    model = make(dropout=0.5)
+    model.train()
+    model.blocks[0].eval()
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    state = torch.get_rng_state()
+    testing.check_model(model)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert model.training
+    assert not model.blocks[0].training
+    assert not model.blocks[0].dropout.training
+    assert model.blocks[1].dropout.training
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, before[name])
+        assert parameter.grad is None

@@ -1,0 +1,61 @@
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from gptlab.config import TrainConfig
+from gptlab.training import loop
+
+LINES = "".join(f"the cat sat on mat {n % 7} and saw {n % 5} mice\n" for n in range(60))
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def without_plots(monkeypatch) -> None:
+    """Runs draw nothing, which is most of a tiny run's time."""
+    monkeypatch.setattr(loop, "plot_run", lambda _folder: None)
+
+
+@pytest.fixture
+def text_file(tmp_path, monkeypatch) -> Path:
+    """A small text, in a folder of its own that is the working directory."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cats.txt").write_text(LINES)
+    return tmp_path / "cats.txt"
+
+
+@pytest.fixture
+def tiny(text_file) -> Callable[..., TrainConfig]:
+    """Settings of a tiny run on the small text, with changes."""
+
+    def make(**changes: object) -> TrainConfig:
+        return TrainConfig(
+            **{
+                "train_data": str(text_file),
+                "experiment_name": "tiny",
+                "vocab_size": 270,
+                "seq_len": 16,
+                "embed_dim": 16,
+                "num_layers": 1,
+                "n_heads": 2,
+                "batch_size": 4,
+                "max_steps": 12,
+                "eval_steps": 5,
+                "log_every": 3,
+                "sample_length": 5,
+                "device": "cpu",
+                "precision": "fp32",
+                "quiet": True,
+                **changes,
+            }
+        )
+
+    return make

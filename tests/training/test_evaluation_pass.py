@@ -1,0 +1,81 @@
+"""Evaluation against a plain loop, and without a trace."""
+
+import math
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from gptlab.config import ModelConfig
+from gptlab.data import open_corpus, prepare_cached
+from gptlab.errors import DataError
+from gptlab.model import GPT
+from gptlab.tokenizer import BPETokenizer
+from gptlab.training import evaluate
+from gptlab.training.precision import choose_arithmetic
+
+TEXT = "the cat sat; the dög ran. " * 4
+CPU = choose_arithmetic("cpu", "fp32")
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    (tmp_path / "a.txt").write_text(TEXT, encoding="utf-8")
+    tokenizer = BPETokenizer([(b"t", b"h"), (b"th", b"e")])
+    return prepare_cached(open_corpus(tmp_path / "a.txt"), tokenizer, cache=tmp_path / "cache")
+
+
+@pytest.fixture
+def model():
+    config = ModelConfig(
+        vocab_size=262, seq_len=7, embed_dim=8, num_layers=1, n_heads=2, dropout=0.5
+    )
+    return GPT(config, seed=0)
+
+
+def plain_nats(model, dataset) -> float:
+    tokens = torch.from_numpy(dataset.read(0, len(dataset)))
+    model.eval()
+    nats, length = 0.0, model.config.seq_len
+    for start in range(0, len(tokens) - 1, length):
+        window = tokens[start : start + length + 1]
+        logits = model(window[None, :-1])[0].double()
+        nats -= logits.log_softmax(-1).gather(-1, window[1:, None]).sum().item()
+    return nats
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 100])
+def test_equals_a_plain_loop_over_the_whole_set(model, dataset, batch_size):
+    with torch.no_grad():
+        nats = plain_nats(model, dataset)
+    found = evaluate(model, dataset, batch_size=batch_size, arithmetic=CPU)
+    count = len(dataset) - 1
+    assert found.tokens == count
+    assert found.loss == pytest.approx(nats / count, rel=1e-6)
+    assert found.perplexity == pytest.approx(math.exp(nats / count), rel=1e-5)
+    assert found.bits_per_byte == pytest.approx(nats / math.log(2) / len(TEXT.encode()), rel=1e-6)
+    assert found.nats_per_character == pytest.approx(nats / len(TEXT), rel=1e-6)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_leaves_mode_and_random_numbers_alone(model, dataset, training):
+    model.train(training)
+    states = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
+    first = evaluate(model, dataset, batch_size=2, arithmetic=CPU)
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert np.random.get_state()[1].tolist() == states[1]
+    assert random.getstate() == states[2]
+    assert all(module.training == training for module in model.modules())
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert evaluate(model, dataset, batch_size=2, arithmetic=CPU) == first
+
+
+def test_a_set_of_one_token_is_refused(model, tmp_path):
+    from gptlab.data.shards import ShardWriter, TokenDataset
+
+    writer = ShardWriter(tmp_path, vocab_size=262)
+    writer.write([3])
+    writer.finish(tokenizer="", bytes=1, characters=1)
+    with pytest.raises(DataError, match="has 1 tokens, but it takes at least 2"):
+        evaluate(model, TokenDataset(tmp_path), batch_size=2, arithmetic=CPU)

@@ -1,0 +1,47 @@
+import pytest
+import torch
+
+from gptlab.errors import BackendError
+from gptlab.training import precision
+from gptlab.training.precision import choose_arithmetic, choose_device
+
+
+@pytest.mark.parametrize("name", ["cuda:99", "gpu", "", "tpu:0", "cpu:x", "meta"])
+def test_a_device_that_is_not_here_is_one_line(name):
+    with pytest.raises(BackendError, match="there is no such device here; write --device") as error:
+        choose_device(name)
+    assert f"device is '{name}'" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_auto_takes_a_gpu_where_there_is_one(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert choose_device("auto") == torch.device("cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert choose_device("auto") == torch.device("cuda")
+
+
+@pytest.mark.parametrize(("native", "expected"), [(True, "bf16"), (False, "fp32")])
+def test_auto_precision_is_bf16_where_it_is_native(monkeypatch, native, expected):
+    monkeypatch.setattr(precision, "_has_bf16", lambda _device: native)
+    assert choose_arithmetic("cpu", "auto").precision == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)],
+)
+def test_a_named_precision_is_the_type_of_matrix_products(name, dtype):
+    arithmetic = choose_arithmetic("cpu", name)
+    with arithmetic.autocast():
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
+    assert arithmetic.scaler().is_enabled() == (name == "fp16")
+    assert str(arithmetic) == f"CPU, {name}"
+
+
+def test_bf16_on_a_gpu_without_it_is_refused(monkeypatch):
+    monkeypatch.setattr(precision, "choose_device", lambda _name: torch.device("cuda"))
+    monkeypatch.setattr(precision, "_has_bf16", lambda _device: False)
+    with pytest.raises(BackendError, match="lacks it; write --precision fp16"):
+        choose_arithmetic("cuda", "bf16")
+    assert choose_arithmetic("cuda", "auto").precision == "fp32"

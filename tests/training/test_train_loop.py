@@ -1,0 +1,246 @@
+"""A whole run on a tiny text: what it leaves, what it learns, when it stops."""
+
+import json
+import math
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+
+import gptlab
+from gptlab.checkpoint import verify
+from gptlab.errors import ConfigError, DataError, TrainingError
+from gptlab.training import loop, train
+from gptlab.training.metrics import read_metrics
+
+FIELDS = {
+    "step",
+    "split",
+    "loss",
+    "learning_rate",
+    "tokens",
+    "tokens_per_second",
+    "elapsed_seconds",
+}
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def steps_of(folder: Path, split: str) -> list[int]:
+    return [record["step"] for record in read_metrics(folder) if record["split"] == split]
+
+
+def unigram_entropy(dataset) -> float:
+    counts = Counter(dataset.read(0, len(dataset)).tolist())
+    return -sum(n / len(dataset) * math.log(n / len(dataset)) for n in counts.values())
+
+
+def test_a_run_leaves_what_is_documented(tiny):
+    result = train(tiny(max_steps=None, epochs=4, save_every_epochs=2, batch_size=16))
+    assert result.path == Path("runs/tiny")
+    expected = {"config.json", "metrics.jsonl", "samples.txt", "tiny_e2", "tiny_e4"}
+    expected |= {"train_loss.png", "val_loss.png", "val_perplexity.png", f"last-{result.steps}"}
+    found = names(result.path)
+    assert expected < found
+    (best,) = (name for name in found - expected)
+    assert best.startswith("best-")
+    for name in ("tiny_e2", "tiny_e4", best, f"last-{result.steps}"):
+        verify(result.path / name)
+        assert (result.path / name / "trainer").is_dir() == name.startswith("last-")
+        gptlab.load(result.path / name)
+
+
+@pytest.mark.usefixtures("without_plots")
+def test_metrics_have_the_documented_fields(tiny):
+    result = train(tiny())
+    records = read_metrics(result.path)
+    assert all(record.keys() >= FIELDS for record in records)
+    assert steps_of(result.path, "train") == [3, 6, 9, 12]
+    assert steps_of(result.path, "eval") == [5, 10, 12]
+    assert [r["tokens"] for r in records] == [r["step"] * 4 * 16 for r in records]
+    last = records[-1]
+    assert last["loss"] == result.eval_loss
+    assert last["perplexity"] == pytest.approx(math.exp(last["loss"]))
+    assert {"bits_per_byte", "nats_per_character"} <= last.keys()
+    assert "nats_per_character_above_floor" not in last
+
+
+@pytest.mark.usefixtures("without_plots")
+def test_settings_are_saved_as_resolved(tiny):
+    result = train(tiny(experiment_name=None))
+    saved = json.loads((result.path / "config.json").read_text())
+    assert saved["experiment_name"] == result.path.name == "cats"
+    assert (saved["vocab_size"], saved["precision"]) == (270, "fp32")
+    with pytest.raises(ConfigError, match="exists already"):
+        train(gptlab.TrainConfig(**saved))
+
+
+@pytest.mark.usefixtures("without_plots")
+def test_samples_are_kept(tiny):
+    text = (train(tiny()).path / "samples.txt").read_text()
+    headers = [line for line in text.splitlines() if line.startswith("--- step")]
+    assert headers == ["--- step 5", "--- step 10", "--- step 12"]
+    assert "samples.txt" not in names(train(tiny(experiment_name="none", sample_length=0)).path)
+
+
+@pytest.mark.usefixtures("without_plots")
+def test_it_learns_more_than_frequencies(tiny):
+    config = tiny(max_steps=150, eval_steps=50, learning_rate=1e-2, embed_dim=32, patience=0)
+    result = train(config)
+    session = loop.open_session(config.replace(experiment_name="other"))
+    assert result.eval_loss < unigram_entropy(session.inputs.train) - 1.0
+    assert result.best_eval_loss == min(
+        record["loss"] for record in read_metrics(result.path) if record["split"] == "eval"
+    )
+    model, tokenizer = gptlab.load(result.path / "best")
+    assert not model.training
+    ids = torch.tensor([tokenizer.encode("the cat sat")])
+    assert tokenizer.decode([int(model(ids)[0, -1].argmax())]).startswith(" ")
+
+
+@pytest.mark.usefixtures("without_plots")
+def test_patience_ends_a_run_that_gets_no_better(tiny):
+    result = train(tiny(learning_rate=1e-12, eval_steps=1, patience=2, max_steps=40))
+    evaluations = steps_of(result.path, "eval")
+    assert result.steps == evaluations[-1] < 40
+    assert not result.interrupted
+    best = min(read_metrics(result.path), key=lambda r: (r["split"] != "eval", r["loss"]))
+    assert result.steps == best["step"] + 2
+
+
+@pytest.mark.usefixtures("without_plots")
+def test_evaluation_strategies(tiny):
+    by_epoch = train(tiny(eval_strategy="epoch", max_steps=None, epochs=2, patience=0))
+    epochs = [r["epoch"] for r in read_metrics(by_epoch.path) if r["split"] == "eval"]
+    assert [int(epoch) for epoch in epochs] == [1, 2]
+    never = train(tiny(eval_strategy="no", experiment_name="never", eval_steps=1))
+    assert steps_of(never.path, "eval") == [12]
+
+
+@pytest.mark.usefixtures("without_plots")
+def test_save_every_counts_steps(tiny):
+    found = names(train(tiny(save_every=5)).path)
+    assert {"tiny_s5", "tiny_s10", "last-12"} <= found
+    assert not any("_e" in name for name in found)
+
+
+@pytest.mark.usefixtures("without_plots")
+def test_last_and_best_replace_the_former_ones(tiny):
+    found = names(train(tiny(learning_rate=1e-2)).path)
+    assert sum(name.startswith("last-") for name in found) == 1
+    assert sum(name.startswith("best-") for name in found) == 1
+
+
+def test_quiet_prints_nothing(tiny, capfd):
+    train(tiny(save_every=5))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_run_says_its_plan_and_its_end(tiny, capsys):
+    train(tiny(quiet=False))
+    out = capsys.readouterr().out
+    for part in (
+        "evaluation text: the last 10%",
+        "trained a tokenizer of 270 tokens",
+        "parameters",
+        "step 12: evaluation loss",
+        "bits per byte",
+        "done after 12 steps",
+        "gptlab-generate --model_path",
+    ):
+        assert part in out
+
+
+@pytest.mark.usefixtures("without_plots")
+def test_an_epoch_may_be_smaller_than_a_batch(tiny):
+    result = train(tiny(batch_size=200, max_steps=4, save_every_epochs=1))
+    assert result.steps == 4
+    assert {"tiny_e1", "last-4"} <= names(result.path) | {"tiny_e1"}
+
+
+def test_a_text_shorter_than_a_window_leaves_no_run(tiny):
+    with pytest.raises(DataError, match="but one window takes 2,001; write a smaller --seq_len"):
+        train(tiny(seq_len=2000))
+    assert not Path("runs/tiny").exists()
+
+
+def test_the_shipped_stories_report_their_floor(tiny, capsys):
+    config = gptlab.TrainConfig(
+        **tiny(max_steps=2, quiet=False).model_dump(
+            include={"seq_len", "embed_dim", "num_layers", "n_heads", "max_steps", "device"}
+        ),
+        precision="fp32",
+    )
+    result = train(config)
+    record = read_metrics(result.path)[-1]
+    above = record["nats_per_character_above_floor"]
+    assert 0 < above < record["nats_per_character"]
+    assert "nats per character above the floor of" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+@pytest.mark.usefixtures("without_plots")
+def test_two_runs_with_a_seed_are_the_same(tiny, dropout):
+    first, second, other = (
+        train(tiny(experiment_name=name, seed=seed, dropout=dropout)).path
+        for name, seed in (("a", 1), ("b", 1), ("c", 2))
+    )
+    for file in ("last-12/model.safetensors", "last-12/trainer/optimizer.safetensors"):
+        assert (first / file).read_bytes() == (second / file).read_bytes()
+        assert (first / file).read_bytes() != (other / file).read_bytes()
+    assert (first / "samples.txt").read_bytes() == (second / "samples.txt").read_bytes()
+
+
+@pytest.mark.usefixtures("without_plots")
+def test_looking_does_not_change_the_run(tiny):
+    changes = {"dropout": 0.3, "patience": 0}
+    often = train(tiny(experiment_name="a", eval_steps=1, save_every=2, **changes)).path
+    rarely = train(tiny(experiment_name="b", eval_strategy="no", sample_length=0, **changes)).path
+    file = "last-12/model.safetensors"
+    assert (often / file).read_bytes() == (rarely / file).read_bytes()
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.usefixtures("without_plots")
+def test_half_precision_trains(tiny, precision):
+    assert math.isfinite(train(tiny(precision=precision)).eval_loss)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_in_one_line(tiny):
+    with pytest.raises(TrainingError, match=r"the loss is \w+ at step \d+; start again") as error:
+        train(tiny(learning_rate=1e30, warmup_steps=0, grad_clip=0.0, max_steps=30))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.usefixtures("without_plots")
+def test_weights_that_are_not_finite_are_not_kept(tiny, monkeypatch):
+    step = loop.train_step
+
+    def exploding(session, forward):
+        result = step(session, forward)
+        if session.state.step == 10:
+            with torch.no_grad():
+                session.model.embedding.weight.fill_(math.nan)
+        return result
+
+    monkeypatch.setattr(loop, "train_step", exploding)
+    with pytest.raises(TrainingError, match="the loss is nan at step 10"):
+        train(tiny())
+    assert {"best-5", "last-5"} <= names(Path("runs/tiny"))
+
+
+def test_a_missing_tensorboard_leaves_no_run(tiny, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(ConfigError, match="pip install"):
+        train(tiny(tensorboard=True))
+    assert not Path("runs/tiny").exists()
+
+
+def test_tensorboard_is_written_when_asked_for(tiny):
+    pytest.importorskip("tensorboard")
+    found = names(train(tiny(tensorboard=True)).path)
+    assert any(name.startswith("events.out") for name in found)
