@@ -2,7 +2,6 @@
 
 import json
 import os
-import pickle
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,6 @@ from gptlab.checkpoint import (
     find_checkpoint,
     load,
     load_model,
-    load_state_dict,
     load_tensors,
     read_header,
     save,
@@ -272,67 +270,6 @@ def test_what_a_killed_writer_left_is_not_found(tmp_path):
     save(run / "last-5", make(), step=5, extra=trainer)
     assert find_checkpoint(run).name == find_checkpoint(run, resumable=True).name == "last-5"
     assert find_checkpoint(run / "last").name == "last-5"
-
-
-class Hostile:
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[object, tuple[str, ...]]:
-        return os.system, (f"touch {self.path}",)
-
-
-@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
-@pytest.mark.parametrize("writer", [pickle.dump, torch.save])
-def test_a_hostile_pickle_is_not_run(tmp_path, writer):
-    with (tmp_path / "m.pth").open("wb") as stream:
-        writer(Hostile(tmp_path / "owned"), stream)
-    with pytest.raises(CheckpointError, match="no state dict of plain tensors; save one") as error:
-        load_state_dict(tmp_path / "m.pth", CONFIG)
-    assert "\n" not in str(error.value)
-    assert not (tmp_path / "owned").exists()
-
-
-def test_a_bare_state_dict_loads(tmp_path):
-    model = make(tie_embeddings=False)
-    torch.save(model.state_dict(), tmp_path / "m.pth")
-    loaded = load_state_dict(tmp_path / "m.pth", model.config)
-    assert torch.equal(loaded(TOKENS), model(TOKENS))
-    assert not loaded.training
-
-
-def without_norm(state: dict[str, torch.Tensor]) -> object:
-    return {name: tensor for name, tensor in state.items() if name != "norm.weight"}
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (without_norm, "lacks tensor 'norm.weight'; check"),
-        (lambda state: state | {"odd": torch.ones(1)}, "has an unknown tensor 'odd'; check"),
-        (
-            lambda state: state | {"norm.weight": torch.ones(3)},
-            r"'norm.weight' is \(3,\), but the settings make it \(8,\); check",
-        ),
-        (lambda state: [*state.values()], "holds no state dict; save"),
-        (lambda state: {"model": state}, "holds no state dict; save"),
-        (lambda state: {1: torch.ones(1), **state}, "holds no state dict; save"),
-    ],
-)
-def test_a_state_dict_that_does_not_fit_is_one_line(tmp_path, change, message):
-    torch.save(change(dict(make().state_dict())), tmp_path / "m.pth")
-    with pytest.raises(CheckpointError, match=message) as error:
-        load_state_dict(tmp_path / "m.pth", CONFIG)
-    assert "\n" not in str(error.value)
-
-
-def test_a_missing_or_damaged_state_dict_is_one_line(tmp_path):
-    with pytest.raises(CheckpointError, match="can't be read: No such file"):
-        load_state_dict(tmp_path / "m.pth", CONFIG)
-    torch.save(make().state_dict(), tmp_path / "m.pth")
-    (tmp_path / "m.pth").write_bytes((tmp_path / "m.pth").read_bytes()[:500])
-    with pytest.raises(CheckpointError, match="no state dict of plain tensors"):
-        load_state_dict(tmp_path / "m.pth", CONFIG)
 
 
 def test_tensors_of_any_layout_are_saved(tmp_path):

@@ -185,6 +185,7 @@ def test_resuming_removes_what_killed_writers_left(settings):
     folder = run_of(settings(experiment_name="a"))
     (checkpoint_in(folder, "last-3")).rename(folder / ".last-3.123")
     kept = checkpoint_in(folder, "last-2")
+    (folder / ".config.json.123").write_text("{")
     create_run(folder, settings(experiment_name="a", resume=True))
     assert {path.name for path in folder.iterdir()} == {kept.name, "config.json"}
 

@@ -27,7 +27,7 @@ CONFIG = "config.json"
 BEST = "best"
 LAST = "last"
 
-# What a writer that was killed leaves beside the checkpoints.
+# What a writer that was killed leaves: a file or a checkpoint under its temporary name.
 _UNFINISHED = re.compile(r"\..+\.\d+(\.former)?")
 
 # What may change between a run and its continuation: how long and where, not what is learned.
@@ -128,7 +128,7 @@ def create_run(folder: Path, config: TrainConfig) -> None:
         raise _exists(folder) from None
     for path in folder.iterdir():
         if _UNFINISHED.fullmatch(path.name):
-            shutil.rmtree(path)
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
     text = json.dumps(config.model_dump(exclude={"resume", "overwrite"}), indent=1)
     replace_text(folder / CONFIG, text + "\n")
 
