@@ -2,11 +2,11 @@
 
     python benchmarks/training_throughput.py [--nanogpt FOLDER]
 
-Every contender trains the same shape on the same random tokens with the same step: forward,
-backward, gradient clipping, AdamW. They take turns, round by round, so that a machine whose speed
-drifts is as fair to one as to another; the median round counts. Hugging Face transformers comes
-with the extra `bench`; nanoGPT takes part if a checkout of it is given. The result is printed and
-written to benchmarks/results/training_throughput-DEVICE.json.
+Every contender trains the same architecture, that of 2019, on the same random tokens with the same
+step: forward, backward, gradient clipping, AdamW. They take turns, round by round, so that a
+machine whose speed drifts is as fair to one as to another; the median round counts. Hugging Face
+transformers comes with the extra `bench`; nanoGPT takes part if a checkout of it is given. The
+result is printed and written to benchmarks/results/training_throughput-DEVICE.json.
 """
 
 import argparse
@@ -52,6 +52,10 @@ def contenders(shape: argparse.Namespace, device: str) -> dict[str, Step]:
         embed_dim=shape.embed_dim,
         num_layers=shape.num_layers,
         n_heads=shape.n_heads,
+        positions="learned",
+        activation="gelu",
+        qk_norm=False,
+        tie_embeddings=True,
     )
     plain = lambda model, inputs, _: model(inputs)  # noqa: E731
     result = {}

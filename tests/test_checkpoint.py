@@ -60,6 +60,14 @@ def test_round_trip(tmp_path, tied):
     assert tokenizer.fingerprint() == TOKENIZER.fingerprint()
 
 
+def test_the_attention_backend_is_that_of_the_reader(tmp_path):
+    save(tmp_path / "m", make(attention="flash"), TOKENIZER)
+    assert load(tmp_path / "m")[0].config.attention == "auto"
+    model, _ = load(tmp_path / "m", attention="reference")
+    assert model.config.attention == "reference"
+    assert torch.isfinite(model(TOKENS)).all()
+
+
 def test_the_folder_is_one_that_a_person_can_read(folder):
     assert {"config.json", "model.safetensors", "tokenizer.json", "trainer"} <= set(names(folder))
     header = read_header(folder)

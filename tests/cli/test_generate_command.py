@@ -38,6 +38,30 @@ def test_a_bare_state_dict(trained, command):
     assert (code, out) == (0, command(main, *argv, "--model_path", trained)[1])
 
 
+def test_a_bare_state_dict_of_another_arrangement(workplace, command):
+    config = gptlab.ModelConfig(
+        vocab_size=270,
+        embed_dim=16,
+        n_heads=2,
+        num_layers=1,
+        seq_len=32,
+        expansion_factor=3,
+        positions="learned",
+        norm="rmsnorm",
+        activation="swiglu",
+        bias=True,
+        qk_norm=False,
+        tie_embeddings=True,
+    )
+    model = gptlab.GPT(config, seed=0)
+    torch.save(model.state_dict(), "model.pth")
+    argv = ["--model_path", "model.pth", "--tokenizer_path", "tok", "--norm", "rmsnorm", *SHAPE]
+    code, out, _ = command(main, "--prompt", "The", "--temperature", 0, "--length", 9, *argv)
+    generator = gptlab.Generator(model, gptlab.load_tokenizer("tok"))
+    expected = generator.generate("The", gptlab.SamplingConfig(temperature=0, max_new_tokens=9))
+    assert (code, out) == (0, f"The{expected}\n")
+
+
 def test_stop_is_not_printed(trained, command):
     _, full, _ = command(main, "--prompt", "The", "--seed", 3, "--length", 20)
     stop = full.rstrip("\n")[-2:]

@@ -43,6 +43,23 @@ def test_a_trained_tokenizer_is_not_overwritten_unless_told(workplace, command):
     assert (workplace / "tok" / "tokenizer.json").read_bytes() != before
 
 
+def test_only_a_tokenizer_is_replaced(workplace, command):
+    (workplace / "notes.txt").write_text("aaaa bbbb\n" * 9)
+    (workplace / "notes").mkdir()
+    argv = ["--train", "notes.txt", "--vocab_size", "262", "--overwrite"]
+    code, _, err = command(main, *argv)
+    assert code == 2
+    assert "is no tokenizer" in err
+    assert not any((workplace / "notes").iterdir())
+
+
+def test_a_folder_with_a_dot_keeps_its_name(workplace, command):
+    (workplace / "my.data").mkdir()
+    (workplace / "my.data" / "a.txt").write_text("aaaa bbbb\n" * 9)
+    assert command(main, "--train", "my.data", "--vocab_size", 262)[0] == 0
+    assert (workplace / "my.data_tokenizer" / "vocab.json").is_file()
+
+
 @pytest.mark.parametrize(
     ("argv", "named"),
     [

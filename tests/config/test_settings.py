@@ -165,6 +165,11 @@ def test_public_names_are_all_there():
         _ = gptlab.nonsense
 
 
+def test_a_table_of_settings_is_refused_with_the_remedy():
+    with pytest.raises(ConfigError, match="settings are flat"):
+        TrainConfig(model={"embed_dim": 3})
+
+
 @pytest.mark.parametrize("cls", [SamplingConfig, DatasetConfig])
 def test_a_seed_is_one_that_every_generator_takes(cls):
     assert cls(seed=2**32 - 1).seed == 2**32 - 1

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from gptlab.data import Corpus, open_corpus
 from gptlab.data.corpus import read_text
 from gptlab.errors import DataError
+from gptlab.tokenizer import train_bpe
 
 
 def write(path: Path, content: str | bytes) -> Path:
@@ -197,3 +198,16 @@ def test_fingerprint_tells_one_document_from_two(tmp_path):
     write(tmp_path / "one/a.txt", "abcd")
     fingerprints = {open_corpus(tmp_path / name).fingerprint() for name in ("one", "two")}
     assert len(fingerprints) == 2
+
+
+def test_a_split_skips_the_blank_lines_at_its_border(tmp_path):
+    (tmp_path / "stories.txt").write_text("one one one\n\n\ntwo two two\n")
+    train, evaluation = open_corpus(tmp_path / "stories.txt").split(0.6)
+    assert list(train.documents()) == ["one one one\n\n\n"]
+    assert list(evaluation.documents()) == ["two two two\n"]
+
+
+def test_a_tokenizer_beside_the_texts_is_no_text(tmp_path):
+    (tmp_path / "a.txt").write_text("aaa bbb\n" * 9)
+    train_bpe([tmp_path / "a.txt"], vocab_size=262).save(tmp_path / "a")
+    assert open_corpus(tmp_path).files == (tmp_path / "a.txt",)

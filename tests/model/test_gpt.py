@@ -50,7 +50,7 @@ def test_gpt2_has_the_published_number_of_parameters():
 
 
 def test_a_tied_matrix_counts_once():
-    tied, untied = tiny(), tiny(tie_embeddings=False)
+    tied, untied = tiny(tie_embeddings=True), tiny(tie_embeddings=False)
     assert untied.num_parameters() - tied.num_parameters() == 13 * 16
 
 

@@ -60,6 +60,7 @@ def gpt2_pair():
         positions="learned",
         activation="gelu_tanh",
         bias=True,
+        qk_norm=False,
         tie_embeddings=True,
     )
     return GPT2LMHeadModel(config), GPT(ours), gpt2_weights
@@ -92,7 +93,7 @@ def gpt2_weights(theirs):
 
 def llama_pair():
     theirs = LlamaForCausalLM(LlamaConfig(**LLAMA_SHAPE))
-    return theirs, GPT(ModelConfig(**OUR_LLAMA_SHAPE)), llama_weights
+    return theirs, GPT(ModelConfig(**OUR_LLAMA_SHAPE, qk_norm=False)), llama_weights
 
 
 def qwen3_pair():

@@ -1,21 +1,12 @@
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 
 from gptlab.config import TrainConfig
 from gptlab.training import loop
 
 LINES = "".join(f"the cat sat on mat {n % 7} and saw {n % 5} mice\n" for n in range(60))
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

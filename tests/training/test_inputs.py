@@ -92,9 +92,9 @@ def test_a_folder_is_split_by_files_and_what_is_left_out_is_told(tiny, tmp_path)
     (folder / "image.png").write_bytes(b"\0\1\2")
     _, lines = load(tiny(train_data=str(folder)))
     assert any("of 10 files" in line for line in lines)
-    assert any("left out: 1 files under" in line for line in lines)
+    assert any("left out: 1 file(s) under" in line for line in lines)
     _, lines = load(tiny(train_data=str(folder), eval_data="cats.txt"))
-    assert any("left out: 1 files under" in line for line in lines)
+    assert any("left out: 1 file(s) under" in line for line in lines)
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from gptlab.config import TrainConfig
 from gptlab.errors import CheckpointError, ConfigError
 from gptlab.training import loop, train
 from gptlab.training.metrics import read_metrics
@@ -212,3 +213,35 @@ def test_a_tokenizer_below_the_asked_size_resumes_with_the_same_command(tiny):
     path = train(tiny(**config)).path
     assert json.loads((path / "config.json").read_text())["vocab_size"] < 300
     assert train(tiny(**config, resume=True)).steps == 4
+
+
+def test_a_run_that_died_before_its_first_checkpoint_starts_again_as_it_was(longer, monkeypatch):
+    straight = train(longer(experiment_name="straight"))
+    with monkeypatch.context() as patch:
+        stop_after(patch, 1, killed)
+        with pytest.raises(MemoryError):
+            train(longer(experiment_name="stopped"))
+    bare = TrainConfig(experiment_name="stopped", resume=True, quiet=True)
+    assert_same_run(train(bare).path, straight.path)
+
+
+def test_the_attention_backend_may_change(longer, monkeypatch):
+    with monkeypatch.context() as patch:
+        stop_after(patch, 1, lambda: signal.raise_signal(signal.SIGINT))
+        train(longer(experiment_name="stopped", attention="sdpa"))
+    seen = []
+    plain = loop.train_step
+    monkeypatch.setattr(
+        loop, "train_step", lambda s, f: (seen.append(s.model.config.attention), plain(s, f))[1]
+    )
+    train(longer(experiment_name="stopped", attention="reference", resume=True))
+    assert set(seen) == {"reference"}
+
+
+def test_quiet_is_not_remembered(longer, monkeypatch, capsys):
+    with monkeypatch.context() as patch:
+        stop_after(patch, 1, lambda: signal.raise_signal(signal.SIGINT))
+        stopped = train(longer(experiment_name="stopped"))
+    assert capsys.readouterr().out == ""
+    train(TrainConfig(experiment_name=stopped.path.name, resume=True, max_steps=2))
+    assert "done after 2 steps" in capsys.readouterr().out

@@ -113,6 +113,30 @@ def test_patience_ends_a_run_that_gets_no_better(tiny):
 
 
 @pytest.mark.usefixtures("without_plots")
+def test_minutes_end_a_run_with_an_evaluation(tiny, capsys):
+    result = train(tiny(max_minutes=1e-9, eval_strategy="no", quiet=False))
+    assert (result.steps, result.interrupted) == (1, False)
+    assert steps_of(result.path, "eval") == [1]
+    assert "in the 1e-09 minutes it was given" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("without_plots")
+def test_the_end_points_to_the_best_model(tiny, capsys):
+    train(tiny(quiet=False, eval_steps=1, max_steps=3, learning_rate=1e-12, runs_dir="other"))
+    out = capsys.readouterr().out
+    best = next(Path("other/tiny").glob("best-*"))
+    assert str(best) in out
+
+
+@pytest.mark.usefixtures("without_plots")
+def test_metrics_have_the_learning_rate_of_their_step(tiny):
+    config = tiny(log_every=1, max_steps=5, warmup_steps=0)
+    rates = [r["learning_rate"] for r in read_metrics(train(config).path) if r["split"] == "train"]
+    assert rates[0] == config.learning_rate
+    assert rates == sorted(rates, reverse=True)
+
+
+@pytest.mark.usefixtures("without_plots")
 def test_evaluation_strategies(tiny):
     by_epoch = train(tiny(eval_strategy="epoch", max_steps=None, epochs=2, patience=0))
     epochs = [r["epoch"] for r in read_metrics(by_epoch.path) if r["split"] == "eval"]

@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,6 +23,7 @@ from gptlab.checkpoint.files import (
 )
 from gptlab.checkpoint.find import find_checkpoint
 from gptlab.config import ModelConfig
+from gptlab.config.model import AttentionBackend
 from gptlab.errors import CheckpointError, ConfigError, TokenizerError
 from gptlab.model import GPT
 from gptlab.tokenizer import Tokenizer, load_tokenizer
@@ -70,26 +72,35 @@ def save(
     return folder
 
 
-def load(path: str | Path, *, device: torch.device | str = "cpu") -> tuple[GPT, Tokenizer]:
+def load(
+    path: str | Path,
+    *,
+    device: torch.device | str = "cpu",
+    attention: AttentionBackend = "auto",
+) -> tuple[GPT, Tokenizer]:
     """The model, in evaluation mode, and the tokenizer of a checkpoint or of a run's newest one.
+
+    The attention backend is this machine's, not that of the machine which trained the model.
 
     Raises:
         CheckpointError: There is none, it is damaged, or it has no tokenizer.
     """
     folder = find_checkpoint(path)
     verify(folder)
-    model = load_model(folder, device=device)
+    model = load_model(folder, device=device, attention=attention)
     try:
         return model, load_tokenizer(folder)
     except TokenizerError as error:
         raise CheckpointError(f"{folder} has no usable tokenizer: {error}") from None
 
 
-def load_model(folder: Path, *, device: torch.device | str = "cpu") -> GPT:
+def load_model(
+    folder: Path, *, device: torch.device | str = "cpu", attention: AttentionBackend = "auto"
+) -> GPT:
     """The model of one checkpoint folder, in evaluation mode; checksums are not looked at."""
     header = read_header(folder)
     try:
-        config = ModelConfig(**header["model"])
+        config = ModelConfig(**{**header["model"], "attention": attention})
     except ConfigError as error:
         raise CheckpointError(f"{folder / CONFIG}: {error}") from None
     return _filled(config, load_tensors(folder / WEIGHTS), folder / WEIGHTS, device)
@@ -103,7 +114,33 @@ def load_state_dict(
     Raises:
         CheckpointError: The file is no state dict, or does not fit `config`.
     """
-    path = Path(path)
+    return _filled(config, _read_state_dict(Path(path)), Path(path), device)
+
+
+def implied_settings(path: str | Path) -> dict[str, Any]:
+    """The settings that names and shapes in a bare state dict tell, by name of the setting.
+
+    Raises:
+        CheckpointError: The file is no state dict.
+    """
+    tensors = _read_state_dict(Path(path))
+    implied: dict[str, Any] = {
+        "bias": any(name.endswith("_proj.bias") for name in tensors),
+        "qk_norm": any(name.endswith("q_norm.weight") for name in tensors),
+        "tie_embeddings": "lm_head.weight" not in tensors,
+    }
+    up = tensors.get("blocks.0.feed_forward.up_proj.weight")
+    if up is not None and up.ndim == 2:
+        implied["expansion_factor"] = up.shape[0] / up.shape[1]
+    if any(name.endswith("gate_proj.weight") for name in tensors):
+        implied["activation"] = "swiglu"
+    positions = tensors.get("position_embedding.weight")
+    if positions is not None:
+        implied |= {"positions": "learned", "seq_len": len(positions)}
+    return implied
+
+
+def _read_state_dict(path: Path) -> dict[str, Tensor]:
     try:
         tensors = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
@@ -116,7 +153,8 @@ def load_state_dict(
         ) from None
     if not _is_state_dict(tensors):
         raise CheckpointError(f"{path} holds no state dict; save model.state_dict()")
-    return _filled(config, tensors, path, device)
+    state_dict: dict[str, Tensor] = tensors
+    return state_dict
 
 
 def _filled(

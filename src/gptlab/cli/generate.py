@@ -8,6 +8,7 @@ from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
 from gptlab.cli.main import CommandLine, run
 from gptlab.config import ModelConfig, SamplingConfig
+from gptlab.config.model import Activation, AttentionBackend, Norm, Positions
 from gptlab.config.settings import Seed
 from gptlab.errors import CheckpointError, ConfigError
 
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
     from gptlab.tokenizer import Tokenizer
 
 _SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed", "stop")
-_CHECKED = ("vocab_size", "embed_dim", "n_heads", "num_layers", "seq_len")
+_NEEDED = ("vocab_size", "embed_dim", "n_heads", "num_layers")
+_CHECKED = (*_NEEDED, "seq_len", "positions", "norm", "activation")
 
 
 class GenerateCommand(CommandLine):
@@ -39,6 +41,12 @@ class GenerateCommand(CommandLine):
     """Number of blocks."""
     seq_len: PositiveInt | None = None
     """Longest context; 256 for a state dict if not given."""
+    positions: Positions | None = None
+    """How the model knows where a token stands; for a state dict, rope if not given."""
+    norm: Norm | None = None
+    """Kind of normalisation; for a state dict, layernorm if not given."""
+    activation: Activation | None = None
+    """Non-linearity; for a state dict, relu2 if not given."""
     length: PositiveInt = 100
     """Tokens to generate at most."""
     temperature: NonNegativeFloat = 0.8
@@ -59,6 +67,8 @@ class GenerateCommand(CommandLine):
     """Continuations of the prompt."""
     device: str = "auto"
     """cpu, cuda, ...; 'auto' takes a GPU where there is one."""
+    attention: AttentionBackend = "auto"
+    """Attention implementation; one that is named and can't serve is an error."""
     runs_dir: str = "runs"
     """Where to look for the newest run."""
 
@@ -102,11 +112,13 @@ def _load(command: GenerateCommand) -> "tuple[GPT, Tokenizer]":
     if path.is_file():
         if given is None:
             raise ConfigError(f"{path} is a bare state dict; name its --tokenizer_path")
-        model = checkpoint.load_state_dict(path, _config_of_state_dict(command), device=device)
+        model = checkpoint.load_state_dict(
+            path, _config_of_state_dict(command, path), device=device
+        )
         tokenizer = given
     else:
         print(f"model: {checkpoint.find_checkpoint(path)}", file=sys.stderr)
-        model, saved = checkpoint.load(path, device=device)
+        model, saved = checkpoint.load(path, device=device, attention=command.attention)
         tokenizer = given or saved
         _check(command, model.config, path)
     if tokenizer.vocab_size != model.config.vocab_size:
@@ -132,15 +144,18 @@ def newest_run(runs: Path) -> Path:
     return max(found, key=lambda folder: folder.stat().st_mtime)
 
 
-def _config_of_state_dict(command: GenerateCommand) -> ModelConfig:
-    missing = [name for name in _CHECKED[:4] if getattr(command, name) is None]
+def _config_of_state_dict(command: GenerateCommand, path: Path) -> ModelConfig:
+    from gptlab.checkpoint import implied_settings
+
+    missing = [name for name in _NEEDED if getattr(command, name) is None]
     if missing:
         raise ConfigError(
             f"{command.model_path} is a bare state dict; say its shape with "
             f"{', '.join('--' + name for name in missing)}"
         )
-    shape = {name: getattr(command, name) for name in _CHECKED}
-    return ModelConfig(**{name: value for name, value in shape.items() if value is not None})
+    given = {name: getattr(command, name) for name in (*_CHECKED, "attention")}
+    stated = {name: value for name, value in given.items() if value is not None}
+    return ModelConfig(**{**implied_settings(path), **stated})
 
 
 def _check(command: GenerateCommand, config: ModelConfig, path: Path) -> None:
@@ -162,3 +177,7 @@ def _warn_of_slide(command: GenerateCommand, generator: "Generator") -> None:
             "it goes on with the newer half of its context",
             file=sys.stderr,
         )
+
+
+if __name__ == "__main__":
+    main()

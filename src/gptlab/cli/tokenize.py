@@ -72,11 +72,11 @@ def _train(command: TokenizeCommand, source: str) -> "Tokenizer":
     from gptlab.tokenizer import train_bpe
 
     corpus = open_corpus(source)
-    folder = Path(command.output) if command.output else corpus.root.resolve().with_suffix("")
-    if folder == corpus.root.resolve():
-        folder = folder.with_name(f"{folder.name}_tokenizer")
+    folder = Path(command.output) if command.output else _beside(corpus.root.resolve())
     if folder.exists() and not command.overwrite:
         raise ConfigError(f"{folder} exists already; write --overwrite to replace it, or --output")
+    if folder.exists() and not (folder / "tokenizer.json").is_file():
+        raise ConfigError(f"{folder} is no tokenizer, so it is not replaced; write --output FOLDER")
     tokenizer = train_bpe(
         texts=corpus.documents(),
         vocab_size=command.vocab_size,
@@ -92,6 +92,13 @@ def _train(command: TokenizeCommand, source: str) -> "Tokenizer":
     print(_statistics(text, ids))
     print(_picture(tokenizer, ids[:_PICTURED_TOKENS]))
     return tokenizer
+
+
+def _beside(source: Path) -> Path:
+    """A folder named after the text, next to it."""
+    if source.is_dir() or not source.suffix:
+        return source.with_name(f"{source.name}_tokenizer")
+    return source.with_suffix("")
 
 
 def _statistics(text: str, ids: list[int]) -> str:
@@ -114,3 +121,7 @@ def _ids(text: str) -> list[int]:
     if not isinstance(ids, list) or not all(type(token) is int for token in ids):
         raise ConfigError(f"--decode is '{text}', but it takes a list of ids, as in \"[1, 2]\"")
     return ids
+
+
+if __name__ == "__main__":
+    main()

@@ -28,3 +28,7 @@ def _train(command: TrainCommand) -> int:
     given = command.model_fields_set & TrainConfig.model_fields.keys()
     result = train(TrainConfig(**{name: getattr(command, name) for name in given}))
     return INTERRUPTED if result.interrupted else 0
+
+
+if __name__ == "__main__":
+    main()

@@ -43,13 +43,13 @@ class ModelConfig(Settings):
     """Normalisation before each part of a block."""
     norm_eps: PositiveFloat = 1e-5
     """Added to the variance in each norm."""
-    activation: Activation = "gelu"
+    activation: Activation = "relu2"
     """Non-linearity of the feed-forward part; swiglu adds a gate."""
     bias: bool = False
     """Whether linear layers and layer norms have biases."""
-    qk_norm: bool = False
+    qk_norm: bool = True
     """Normalise queries and keys per head before attention."""
-    tie_embeddings: bool = True
+    tie_embeddings: bool = False
     """Share one matrix between the embedding and the head."""
     logit_soft_cap: PositiveFloat | None = None
     """Bound c on logits, as c * tanh(logits / c)."""

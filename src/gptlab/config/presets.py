@@ -3,14 +3,19 @@
 from collections.abc import Mapping
 from typing import Any
 
+# The arrangement of 2019; the defaults are today's.
+_CLASSIC: Mapping[str, Any] = {
+    "positions": "learned",
+    "qk_norm": False,
+    "tie_embeddings": True,
+}
+
 _GPT2: Mapping[str, Any] = {
+    **_CLASSIC,
     "vocab_size": 50257,
     "seq_len": 1024,
-    "positions": "learned",
-    "norm": "layernorm",
     "activation": "gelu_tanh",
     "bias": True,
-    "tie_embeddings": True,
     "batch_size": 8,
     "learning_rate": 6e-4,
     "warmup_steps": 2000,
@@ -42,13 +47,14 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     },
     # the character-level Shakespeare run of nanoGPT; 260 ids are the bytes and the specials
     "nanogpt-char": {
+        **_CLASSIC,
+        "activation": "gelu",
         "vocab_size": 260,
         "embed_dim": 384,
         "num_layers": 6,
         "n_heads": 6,
         "seq_len": 256,
         "dropout": 0.2,
-        "positions": "learned",
         "batch_size": 64,
         "learning_rate": 1e-3,
         "beta2": 0.99,

@@ -10,16 +10,20 @@ from pydantic.functional_validators import ModelWrapValidatorHandler
 from gptlab.config.presets import PRESETS
 from gptlab.errors import ConfigError
 
+_FEW = 12
+
 Part = TypeVar("Part", bound="Settings")
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A remedy for an unknown `name`: the most similar known one, or all of them."""
+    """A remedy for an unknown `name`: the most similar known one, or all if they are few."""
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(names)}"
+    if close:
+        return f"did you mean '{close[0]}'?"
+    return f"known: {', '.join(names)}" if len(names) <= _FEW else "--help lists them all"
 
 
 class Settings(BaseModel):
@@ -77,6 +81,9 @@ def _first_problem(error: ValidationError, cls: type[Settings]) -> str:
     problem = error.errors(include_url=False)[0]
     name = ".".join(str(part) for part in problem["loc"]) or cls.__name__
     if problem["type"] == "extra_forbidden":
-        return f"there is no setting '{name}'; {nearest(name, cls.model_fields)}"
-    message = problem["msg"][:1].lower() + problem["msg"][1:]
+        remedy = nearest(name, cls.model_fields)
+        if isinstance(problem["input"], dict):
+            remedy = "settings are flat: write its lines without the table's name"
+        return f"there is no setting '{name}'; {remedy}"
+    message = (problem["msg"][:1].lower() + problem["msg"][1:]).partition(", unable")[0]
     return f"{name} is {problem['input']!r}, but {message.replace('input', 'it', 1)}"

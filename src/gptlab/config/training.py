@@ -24,7 +24,15 @@ AUTO = "auto"
 TOY_TOKENIZER = "./toy_data/tiny_sp"
 TOY_TRAIN = "./toy_data/tiny_sp_train.txt"
 TOY_EVAL = "./toy_data/tiny_sp_test.txt"
-SHIPPED_RUN: Mapping[str, Any] = MappingProxyType({"eval_steps": 10, "patience": 3})
+SHIPPED_RUN: Mapping[str, Any] = MappingProxyType(
+    {
+        "learning_rate": 2e-3,
+        "warmup_steps": 5,
+        "eval_steps": 10,
+        "patience": 3,
+        "max_minutes": 4,
+    }
+)
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 TokenizerType = Literal["default", "tiktoken", "sentencepiece"]
@@ -73,8 +81,8 @@ class TrainConfig(OptimizerConfig, DatasetConfig, ModelConfig):
     """A training run, whole. Flat, so that a flag, a line of TOML and a field have one name.
 
     Without `train_data` the run is on the shipped stories, with evaluations close enough for
-    early stopping to end it within minutes. With `train_data` alone, the tokenizer is trained on
-    it and the evaluation part is split off it ('auto').
+    early stopping to end it, after four minutes at the latest (`SHIPPED_RUN`). With `train_data`
+    alone, the tokenizer is trained on it and the evaluation part is split off it ('auto').
     """
 
     train_data: str = TOY_TRAIN
@@ -91,6 +99,8 @@ class TrainConfig(OptimizerConfig, DatasetConfig, ModelConfig):
     """Passes over the training windows."""
     max_steps: PositiveInt | None = None
     """Number of optimizer steps; overrides epochs."""
+    max_minutes: PositiveFloat | None = None
+    """Minutes of training after which the run ends, whatever its steps."""
     experiment_name: Annotated[str | None, AfterValidator(_folder_name)] = None
     """Name of the run's folder; the data's name, numbered, if not given."""
     runs_dir: str = "runs"
@@ -108,7 +118,7 @@ class TrainConfig(OptimizerConfig, DatasetConfig, ModelConfig):
     eval_strategy: Literal["steps", "epoch", "no"] = "steps"
     """When to evaluate beside the end of the run."""
     eval_steps: PositiveInt = 500
-    """Steps between evaluations."""
+    """Steps between evaluations; fewer on the shipped stories."""
     patience: NonNegativeInt = 5
     """Evaluations without improvement that end the run; 0 for no early stopping."""
     save_every: PositiveInt | None = None

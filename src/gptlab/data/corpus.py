@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from io import BufferedReader
@@ -10,6 +11,9 @@ from pathlib import Path
 from gptlab.errors import DataError
 
 _PROBE_BYTES = 8192
+
+# gptlab-tokenize saves beside a text, which may be within a folder of texts.
+_TOKENIZER_FILES = {"tokenizer.json", "merges.txt", "vocab.json"}
 
 
 @dataclass(frozen=True)
@@ -76,8 +80,8 @@ class Corpus:
 def open_corpus(path: str | Path) -> Corpus:
     """The corpus at `path`: a text file, or a folder, searched recursively.
 
-    Of a folder, hidden files and folders are left out, and so are files that are empty, binary,
-    or not UTF-8; `skipped` counts the latter two.
+    Of a folder, hidden files and folders are left out, saved tokenizers too, and files that are
+    empty, binary, or not UTF-8; `skipped` counts the latter two.
 
     Raises:
         DataError: There is nothing at `path`, or no text in it.
@@ -125,6 +129,8 @@ def _opened(path: Path) -> BufferedReader:
 def _files_under(folder: Path) -> list[Path]:
     files: list[Path] = []
     for parent, folders, names in os.walk(folder):
+        if set(names) >= _TOKENIZER_FILES:
+            names = []
         folders[:] = [name for name in folders if not name.startswith(".")]
         files += [Path(parent, name) for name in names if not name.startswith(".")]
     return sorted(file for file in files if file.is_file())
@@ -139,12 +145,12 @@ def _is_text(file: Path) -> bool:
 
 
 def _cut(text: str, share: float) -> int:
-    """Where `share` of `text` ends, moved on to the next line's start if there is one.
+    """Where `share` of `text` ends, moved on to the next line that is not blank, if there is one.
 
     Both sides get a character at least, unless the share is 0 or 1.
     """
     if share <= 0.0 or share >= 1.0:
         return round(share) * len(text)
     border = min(max(round(share * len(text)), 1), len(text) - 1)
-    line_end = text.find("\n", border)
-    return border if line_end < 0 or line_end + 1 == len(text) else line_end + 1
+    line_end = re.compile(r"[\r\n]+").search(text, border)
+    return border if line_end is None or line_end.end() == len(text) else line_end.end()

@@ -68,7 +68,7 @@ def continue_rows(
         batch_size=len(rows),
         capacity=min(seq_len, longest + config.max_new_tokens),
         device=model.embedding.weight.device,
-        dtype=model.embedding.weight.dtype,
+        dtype=_dtype(model),
     )
     logits_BV = prefill(model, [row.ids[-seq_len:] for row in rows], cache)
     for number in range(config.max_new_tokens):
@@ -90,6 +90,14 @@ def continue_rows(
                 _slide(model, row, index, cache)
         counts = [0 if row.done else 1 for row in rows]
         logits_BV = decode(model, [row.ids[-1] for row in rows], cache, counts)
+
+
+def _dtype(model: GPT) -> torch.dtype:
+    """The type of the keys and values that the model makes."""
+    device = model.embedding.weight.device.type
+    if torch.is_autocast_enabled(device):
+        return torch.get_autocast_dtype(device)
+    return model.embedding.weight.dtype
 
 
 def _check(model: GPT, rows: Sequence[Row], config: SamplingConfig) -> None:

@@ -5,6 +5,7 @@ import os
 
 from gptlab.config import SamplingConfig
 from gptlab.generation import Generator
+from gptlab.training.ending import is_out_of_time
 from gptlab.training.evaluate import Evaluation, evaluate
 from gptlab.training.losses import diverged
 from gptlab.training.session import Session
@@ -16,17 +17,11 @@ _PROMPT_TOKENS = 8
 def is_evaluation_due(session: Session) -> bool:
     """Whether the step just made calls for an evaluation; the last one always does."""
     config, step = session.config, session.state.step
-    if step == session.total_steps:
+    if step == session.total_steps or is_out_of_time(session):
         return True
     if config.eval_strategy == "epoch":
         return session.crossed_epochs(1)
     return config.eval_strategy == "steps" and step % config.eval_steps == 0
-
-
-def is_out_of_patience(session: Session) -> bool:
-    """Whether early stopping ends the run."""
-    patience = session.config.patience
-    return 0 < patience <= session.state.evaluations_since_best
 
 
 def drop_later_samples(session: Session) -> None:
@@ -84,6 +79,7 @@ def _sample(session: Session) -> str:
         max_new_tokens=session.config.sample_length, seed=session.config.seed, temperature=0.8
     )
     was_training = session.model.training
-    continuation = Generator(session.model, tokenizer).generate(prompt, sampling)
+    with session.arithmetic.autocast():
+        continuation = Generator(session.model, tokenizer).generate(prompt, sampling)
     session.model.train(was_training)
     return f"{prompt}|{continuation}"

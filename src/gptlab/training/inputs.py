@@ -92,7 +92,7 @@ def _open(path: str, say: Say) -> Corpus | Path:
         return Path(path)
     corpus = open_corpus(path)
     if corpus.skipped:
-        say(f"left out: {corpus.skipped} files under {path} that are not UTF-8 text")
+        say(f"left out: {corpus.skipped} file(s) under {path} that are not UTF-8 text")
     return corpus
 
 
@@ -101,7 +101,7 @@ def _open_tokenizer(config: TrainConfig, train: Corpus | Path, cache: Path, say:
         if isinstance(train, Path):
             raise ConfigError(f"{train} is prepared already; name its tokenizer with --tokenizer")
         return _own_tokenizer(train, config.vocab_size, cache, say)
-    kind = config.tokenizer_type if "tokenizer_type" in config.model_fields_set else None
+    kind = None if config.tokenizer_type == "default" else config.tokenizer_type
     tokenizer = load_tokenizer(config.tokenizer, kind=kind)
     if "vocab_size" in config.model_fields_set and config.vocab_size != tokenizer.vocab_size:
         raise ConfigError(

@@ -9,19 +9,15 @@ from tqdm import tqdm
 from gptlab.config import TrainConfig
 from gptlab.training.checkpoints import is_checkpoint_due, save_best, save_last, save_numbered
 from gptlab.training.compiling import choose_forward
-from gptlab.training.examine import (
-    drop_later_samples,
-    examine,
-    is_evaluation_due,
-    is_out_of_patience,
-)
+from gptlab.training.ending import closing_lines, is_over
+from gptlab.training.examine import drop_later_samples, examine, is_evaluation_due
 from gptlab.training.interrupt import Interrupt
 from gptlab.training.metrics import MetricsLog
 from gptlab.training.plan import describe, probe
 from gptlab.training.plots import plot_run
 from gptlab.training.recorder import Recorder
 from gptlab.training.run_folder import create_run
-from gptlab.training.session import Session, open_session
+from gptlab.training.session import open_session
 from gptlab.training.step import train_step
 
 
@@ -44,9 +40,9 @@ class TrainResult:
 def train(config: TrainConfig) -> TrainResult:
     """Train a GPT as `config` says, writing everything into its run's folder.
 
-    Prints what it will do, then trains, evaluates, samples and saves until the steps are done,
-    patience runs out, or a signal comes. Each batch, and each dropout mask, is a function of the
-    seed and the step.
+    Prints what it will do, then trains, evaluates, samples and saves until the steps are done, or
+    patience or time runs out, or a signal comes. Each batch, and each dropout mask, is a function
+    of the seed and the step.
 
     Raises:
         GptlabError: A setting, a file or a device does not fit, or the loss is not finite.
@@ -65,9 +61,7 @@ def train(config: TrainConfig) -> TrainResult:
     )
     recorder = Recorder(session)
     with Interrupt() as interrupt, closing(metrics), bar:
-        while (
-            state.step < total_steps and not interrupt.requested and not is_out_of_patience(session)
-        ):
+        while not is_over(session) and not interrupt.requested:
             recorder.count(*train_step(session, forward))
             bar.update()
             if state.step % config.log_every == 0 or state.step == total_steps:
@@ -88,29 +82,11 @@ def train(config: TrainConfig) -> TrainResult:
                     save_last(session)
         if interrupt.requested:
             save_last(session)
-    session.say(_ending(session))
+    session.say(closing_lines(session))
     return TrainResult(
         path=session.folder,
         steps=state.step,
         eval_loss=state.eval_loss,
         best_eval_loss=state.best_loss,
-        interrupted=interrupt.requested and state.step < total_steps,
-    )
-
-
-def _ending(session: Session) -> str:
-    state, name = session.state, session.folder.name
-    if state.step < session.total_steps and not is_out_of_patience(session):
-        return (
-            f"stopped after step {state.step:,}; go on with "
-            f"gptlab-train --resume --experiment_name {name}"
-        )
-    early = "" if state.step >= session.total_steps else " (no more patience)"
-    quality = ""
-    if state.eval_loss is not None:
-        quality = f": evaluation loss {state.eval_loss:.4f}, best {state.best_loss:.4f}"
-        quality += f" in {session.folder / 'best'}"
-    return (
-        f"done after {state.step:,} steps{early}{quality}\n"
-        f'now: gptlab-generate --model_path {session.folder} --prompt "..."'
+        interrupted=interrupt.requested and not is_over(session),
     )

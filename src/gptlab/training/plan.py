@@ -5,6 +5,7 @@ import time
 
 import torch
 
+from gptlab.config import TrainConfig
 from gptlab.training.compiling import Forward
 from gptlab.training.losses import cross_entropy
 from gptlab.training.session import Session
@@ -36,13 +37,11 @@ def describe(session: Session, step_seconds: float) -> str:
     steps = session.total_steps - session.state.step
     read = session.total_steps * config.batch_size * config.seq_len
     kind = f"{config.num_layers} layers, width {config.embed_dim}, {config.n_heads} heads"
-    ending = f"at the latest, or after {config.patience} evaluations without improvement"
     lines = [
         f"model    {parameters:,} parameters: {kind}, vocabulary {config.vocab_size:,}",
         f"data     {tokens:,} training tokens, {len(inputs.evaluation):,} evaluation tokens",
         f"steps    {steps:,} of {config.batch_size} x {config.seq_len} tokens = "
-        f"{session.sampler.epoch(session.total_steps):.3g} epochs"
-        + (f" {ending}" if config.patience and config.eval_strategy != "no" else ""),
+        f"{session.sampler.epoch(session.total_steps):.3g} epochs{_early_ending(config)}",
         f"ratio    {read / parameters:.3g} tokens read per parameter, "
         f"{tokens / parameters:.3g} of them different",
         f"device   {session.arithmetic}",
@@ -59,6 +58,15 @@ def describe(session: Session, step_seconds: float) -> str:
     return "\n".join(lines)
 
 
+def _early_ending(config: TrainConfig) -> str:
+    reasons = []
+    if config.patience and config.eval_strategy != "no":
+        reasons.append(f"{config.patience} evaluations without improvement")
+    if config.max_minutes is not None:
+        reasons.append(f"{config.max_minutes:g} minutes")
+    return f" at most: {' or '.join(reasons)} end it earlier" if reasons else ""
+
+
 def _total_seconds(session: Session, step_seconds: float, steps: int) -> float:
     config = session.config
     evaluations = 1
@@ -67,7 +75,8 @@ def _total_seconds(session: Session, step_seconds: float, steps: int) -> float:
     elif config.eval_strategy == "epoch":
         evaluations += round(session.sampler.epoch(steps))
     batches = len(session.inputs.evaluation) / (config.batch_size * config.seq_len)
-    return step_seconds * (steps + evaluations * batches * _EVALUATION_SHARE)
+    seconds = step_seconds * (steps + evaluations * batches * _EVALUATION_SHARE)
+    return seconds if config.max_minutes is None else min(seconds, 60 * config.max_minutes)
 
 
 def _memory(session: Session) -> float:

@@ -72,7 +72,7 @@ class Recorder:
             "step": state.step,
             "split": split,
             "loss": loss,
-            "learning_rate": learning_rate(session),
+            "learning_rate": learning_rate(session, state.step - 1),
             "epoch": session.sampler.epoch(state.step),
             "tokens": state.step * config.batch_size * config.seq_len,
             "tokens_per_second": round(self._speed, 1),

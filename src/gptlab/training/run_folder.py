@@ -41,6 +41,7 @@ MAY_CHANGE = frozenset(
         "eval_strategy",
         "experiment_name",
         "log_every",
+        "max_minutes",
         "max_steps",
         "overwrite",
         "patience",
@@ -103,6 +104,11 @@ def continued(config: TrainConfig, folder: Path) -> TrainConfig:
     return saved.replace(**{**given, **kept})
 
 
+def has_settings(folder: Path) -> bool:
+    """Whether a run in `folder` saved its settings, if nothing more."""
+    return (folder / CONFIG).is_file()
+
+
 def resumable_checkpoint(folder: Path) -> Path | None:
     """The checkpoint from which the run in `folder` can go on, if there is one.
 
@@ -129,7 +135,7 @@ def create_run(folder: Path, config: TrainConfig) -> None:
     for path in folder.iterdir():
         if _UNFINISHED.fullmatch(path.name):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-    text = json.dumps(config.model_dump(exclude={"resume", "overwrite"}), indent=1)
+    text = json.dumps(config.model_dump(exclude={"resume", "overwrite", "quiet"}), indent=1)
     replace_text(folder / CONFIG, text + "\n")
 
 

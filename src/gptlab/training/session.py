@@ -17,7 +17,7 @@ from gptlab.training.inputs import Inputs, Say, load_inputs
 from gptlab.training.metrics import summary_writer
 from gptlab.training.optimizers import make_optimizer
 from gptlab.training.precision import Arithmetic, choose_arithmetic
-from gptlab.training.run_folder import choose_run, continued, resumable_checkpoint
+from gptlab.training.run_folder import choose_run, continued, has_settings, resumable_checkpoint
 from gptlab.training.state import TrainState, restore_state
 
 
@@ -67,6 +67,7 @@ def open_session(config: TrainConfig) -> Session:
     checkpoint = resumable_checkpoint(folder) if config.resume else None
     if checkpoint is not None:
         verify(checkpoint)
+    if config.resume and has_settings(folder):
         config = continued(config, folder)
     arithmetic = choose_arithmetic(config.device, config.precision)
     saved_tokenizer = None if checkpoint is None else load_tokenizer(checkpoint)
@@ -81,7 +82,7 @@ def open_session(config: TrainConfig) -> Session:
     if checkpoint is None:
         model = GPT(config.part(ModelConfig), seed=config.seed).to(arithmetic.device)
     else:
-        model = load_model(checkpoint, device=arithmetic.device)
+        model = load_model(checkpoint, device=arithmetic.device, attention=config.attention)
     optimizer = make_optimizer(model, config.part(OptimizerConfig))
     scaler = arithmetic.scaler()
     state = TrainState(text=inputs.train.manifest.get("source", {}).get("sha256"))

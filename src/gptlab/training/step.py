@@ -18,7 +18,7 @@ def train_step(session: Session, forward: Forward) -> tuple[Tensor, Tensor]:
     if config.dropout:
         torch.manual_seed(_dropout_seed(config.seed, state.step))
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate(session)
+        group["lr"] = learning_rate(session, state.step)
     inputs, targets = session.batch(state.step)
     with session.arithmetic.autocast():
         logits = forward(inputs)
@@ -34,10 +34,10 @@ def train_step(session: Session, forward: Forward) -> tuple[Tensor, Tensor]:
     return loss.detach(), weight
 
 
-def learning_rate(session: Session) -> float:
-    """Learning rate of the step that comes next."""
+def learning_rate(session: Session, step: int) -> float:
+    """Learning rate of step `step`, counted from 0."""
     return warmup_cosine(
-        session.state.step,
+        step,
         total_steps=session.total_steps,
         config=session.config.part(OptimizerConfig),
     )
