@@ -25,21 +25,25 @@ import torch.nn.functional as F
 from gptlab import GPT, ModelConfig
 
 Step = Callable[[torch.Tensor, torch.Tensor], None]
+LossOf = Callable[[torch.nn.Module, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
-def training_step(model: torch.nn.Module, logits_of, context) -> Step:
+def training_step(model: torch.nn.Module, loss_of: LossOf, context) -> Step:
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
 
     def step(inputs: torch.Tensor, targets: torch.Tensor) -> None:
         with context():
-            logits = logits_of(model, inputs, targets)
-        loss = F.cross_entropy(logits.float().flatten(0, 1), targets.flatten())
+            loss = loss_of(model, inputs, targets)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
     return step
+
+
+def mean_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten())
 
 
 def contenders(shape: argparse.Namespace, device: str) -> dict[str, Step]:
@@ -54,20 +58,24 @@ def contenders(shape: argparse.Namespace, device: str) -> dict[str, Step]:
         n_heads=shape.n_heads,
         positions="learned",
         activation="gelu",
+        bias=True,
         qk_norm=False,
         tie_embeddings=True,
     )
-    plain = lambda model, inputs, _: model(inputs)  # noqa: E731
     result = {}
     for name, context in (("fp32", contextlib.nullcontext), ("bf16", autocast)):
-        result[f"gptlab {name}"] = training_step(GPT(config, seed=0).to(device), plain, context)
+        result[f"gptlab {name}"] = training_step(
+            GPT(config, seed=0).to(device), lambda m, x, y: mean_loss(m(x), y), context
+        )
         if importlib.util.find_spec("transformers"):
             result[f"transformers GPT-2 {name}"] = training_step(
-                transformers_gpt2(config).to(device), lambda m, x, _: m(x).logits, context
+                transformers_gpt2(config).to(device),
+                lambda m, x, y: mean_loss(m(x).logits, y),
+                context,
             )
         if shape.nanogpt:
             result[f"nanoGPT {name}"] = training_step(
-                nanogpt(shape.nanogpt, config).to(device), lambda m, x, y: m(x, y)[0], context
+                nanogpt(shape.nanogpt, config).to(device), lambda m, x, y: m(x, y)[1], context
             )
     return result
 
@@ -82,6 +90,7 @@ def transformers_gpt2(config: ModelConfig) -> torch.nn.Module:
             n_embd=config.embed_dim,
             n_layer=config.num_layers,
             n_head=config.n_heads,
+            activation_function="gelu",
             resid_pdrop=0.0,
             embd_pdrop=0.0,
             attn_pdrop=0.0,
@@ -101,7 +110,7 @@ def nanogpt(folder: str, config: ModelConfig) -> torch.nn.Module:
             n_layer=config.num_layers,
             n_head=config.n_heads,
             n_embd=config.embed_dim,
-            bias=False,
+            bias=True,
         )
     )
 

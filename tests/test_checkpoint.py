@@ -285,3 +285,9 @@ def test_tensors_of_any_layout_are_saved(tmp_path):
     save_tensors(tmp_path / "t", tensors)
     loaded = load_tensors(tmp_path / "t")
     assert all(torch.equal(loaded[name], tensors[name]) for name in tensors)
+
+
+def test_loading_leaves_the_global_generator_alone(folder):
+    before = torch.get_rng_state()
+    load_model(folder)
+    assert torch.equal(torch.get_rng_state(), before)

@@ -52,6 +52,7 @@ def test_a_bare_state_dict_of_another_arrangement(workplace, command):
         bias=True,
         qk_norm=False,
         tie_embeddings=True,
+        n_kv_heads=1,
     )
     model = gptlab.GPT(config, seed=0)
     torch.save(model.state_dict(), "model.pth")
@@ -119,3 +120,12 @@ def test_a_damaged_checkpoint_is_named(trained, command):
     code, _, err = command(main, "--prompt", "The")
     assert code == 2
     assert "model.safetensors is damaged" in err
+
+
+def test_a_run_without_a_whole_checkpoint_is_not_the_newest(trained, command):
+    half = trained.parent / "later" / ".last-1.77"
+    half.mkdir(parents=True)
+    (half / "model.safetensors").touch()
+    code, _, err = command(main, "--prompt", "The", "--length", 3)
+    assert code == 0
+    assert str(trained) in err

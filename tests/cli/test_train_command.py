@@ -1,4 +1,7 @@
+import io
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -100,3 +103,25 @@ def test_debug_shows_the_traceback(workplace, monkeypatch):
     monkeypatch.setattr("sys.argv", ["gptlab-train", "--train_data", "missing.txt", "--debug"])
     with pytest.raises(gptlab.GptlabError):
         main()
+
+
+def test_the_output_may_lack_a_letter(workplace, monkeypatch, command):
+    (workplace / "text.txt").write_text("žluťoučký kůň\n" * 200)
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="latin-1", write_through=True)
+    monkeypatch.setattr("sys.stdout", stream)
+    assert command(main, "--train_data", "text.txt", "--tgt_vocab_size", 270, *TINY)[0] == 0
+    assert "step 2: evaluation loss" in stream.buffer.getvalue().decode("latin-1")
+
+
+def test_a_reader_that_left_does_not_stop_training(workplace):
+    script = f"{sys.executable} -m gptlab.cli.train --train_data text.txt --tokenizer tok"
+    subprocess.run(f"{script} {' '.join(map(str, TINY))} | true", shell=True, check=True)
+    assert list((workplace / "runs" / "text").glob("last-2"))
+
+
+@pytest.mark.parametrize("preset", ["5", '["tiny"]'])
+def test_a_preset_that_is_no_name_is_one_line(workplace, command, preset):
+    (workplace / "run.toml").write_text(f"preset = {preset}\n")
+    code, _, err = command(main, "--config", "run.toml")
+    assert code == 2
+    assert "there is no preset" in err

@@ -211,3 +211,16 @@ def test_a_tokenizer_beside_the_texts_is_no_text(tmp_path):
     (tmp_path / "a.txt").write_text("aaa bbb\n" * 9)
     train_bpe([tmp_path / "a.txt"], vocab_size=262).save(tmp_path / "a")
     assert open_corpus(tmp_path).files == (tmp_path / "a.txt",)
+
+
+def test_runs_are_no_text(tmp_path):
+    write(tmp_path / "a.txt", "aaa")
+    for name in ("config.json", "metrics.jsonl", "samples.txt", "last-1/vocab.json"):
+        write(tmp_path / "runs" / "one" / name, "{}")
+    assert open_corpus(tmp_path).files == (tmp_path / "a.txt",)
+
+
+def test_texts_beside_a_tokenizers_files_are_read(tmp_path):
+    write(tmp_path / "a.txt", "aaa bbb")
+    train_bpe(texts=["aaa"], vocab_size=261).save(tmp_path)
+    assert open_corpus(tmp_path).files == (tmp_path / "a.txt",)

@@ -327,3 +327,10 @@ def test_stories_depend_on_the_seed_alone():
     assert toy.generate_stories(0, seed=3) == []
     with pytest.raises(ConfigError, match="-1"):
         toy.generate_stories(-1, seed=3)
+
+
+def test_what_is_there_is_left_as_it_is(tmp_path):
+    (tmp_path / "tiny_sp_train.txt").write_text("my own")
+    toy.write_toy_corpus(tmp_path)
+    assert (tmp_path / "tiny_sp_train.txt").read_text() == "my own"
+    assert toy.log_likelihood((tmp_path / "tiny_sp_test.txt").read_text()) is not None

@@ -149,3 +149,21 @@ def test_reading_goes_on_outside_of_inference_mode():
     steps = continue_rows(lively(), rows_of([[1]]), SamplingConfig(max_new_tokens=3), eos_id=None)
     next(steps)
     assert not torch.is_inference_mode_enabled()
+
+
+def test_rows_of_one_length_need_no_mask_even_when_some_are_done(monkeypatch):
+    masks = []
+    plain = GPT._context
+
+    def watched(self, positions, cache):
+        context = plain(self, positions, cache)
+        masks.append(context.mask_BTS)
+        return context
+
+    monkeypatch.setattr(GPT, "_context", watched)
+    rows = rows_of([[1, 2], [4, 5], [1, 5]])
+    rows[1].done = True
+    config = SamplingConfig(max_new_tokens=5, ignore_eos=True)
+    new = engine_ids(lively(), None, config, rows=rows)
+    assert [len(ids) for ids in new] == [5, 0, 5]
+    assert masks == [None] * 5

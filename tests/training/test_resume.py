@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import gptlab
 from gptlab.config import TrainConfig
 from gptlab.errors import CheckpointError, ConfigError
 from gptlab.training import loop, train
@@ -245,3 +246,37 @@ def test_quiet_is_not_remembered(longer, monkeypatch, capsys):
     assert capsys.readouterr().out == ""
     train(TrainConfig(experiment_name=stopped.path.name, resume=True, max_steps=2))
     assert "done after 2 steps" in capsys.readouterr().out
+
+
+def test_an_interrupt_at_an_evaluation_saves_once(longer, monkeypatch):
+    saved = []
+    plain = loop.save_last
+    monkeypatch.setattr(loop, "save_last", lambda s: (saved.append(s.state.step), plain(s)))
+    stop_after(monkeypatch, 8, lambda: signal.raise_signal(signal.SIGINT))
+    train(longer(experiment_name="stopped"))
+    assert saved.count(8) == 1
+
+
+def test_a_changed_evaluation_text_is_refused(longer, monkeypatch, tmp_path):
+    (tmp_path / "dev.txt").write_text("the cat sat on mat 1 and saw 2 mice\n" * 9)
+    given = {"experiment_name": "stopped", "eval_data": "dev.txt"}
+    with monkeypatch.context() as patch:
+        stop_after(patch, 2, lambda: signal.raise_signal(signal.SIGINT))
+        train(longer(**given))
+    (tmp_path / "dev.txt").write_text("the cat sat on mat 2 and saw 3 mice\n" * 9)
+    with pytest.raises(ConfigError, match=r"dev\.txt has changed"):
+        train(longer(**given, resume=True))
+
+
+def test_checkpoints_of_steps_that_were_lost_are_dropped(longer, monkeypatch):
+    with monkeypatch.context() as patch:
+        stop_after(patch, 12, lambda: signal.raise_signal(signal.SIGINT))
+        stopped = train(longer(experiment_name="stopped"))
+    model, _ = gptlab.load(stopped.path)
+    for name in ("best-99", "stopped_e99", "kept-99"):
+        gptlab.save(stopped.path / name, model, step=99)
+    # As if killed between saving the best and saving the last.
+    train(longer(experiment_name="stopped", resume=True, max_steps=13))
+    found = {path.name for path in stopped.path.iterdir()}
+    assert "kept-99" in found
+    assert not found & {"best-99", "stopped_e99"}

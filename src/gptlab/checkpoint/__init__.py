@@ -11,11 +11,12 @@ of one. No pickle is loaded but a bare state dict that the user names, and that 
 """
 
 from gptlab.checkpoint.files import TRAINER, load_tensors, read_header, save_tensors, verify
-from gptlab.checkpoint.find import find_checkpoint
+from gptlab.checkpoint.find import checkpoints_in, find_checkpoint
 from gptlab.checkpoint.models import implied_settings, load, load_model, load_state_dict, save
 
 __all__ = [
     "TRAINER",
+    "checkpoints_in",
     "find_checkpoint",
     "implied_settings",
     "load",

@@ -92,7 +92,12 @@ def publish(partial: Path, folder: Path) -> None:
     former = partial.with_name(f"{partial.name}.former")
     if folder.exists():
         folder.rename(former)
-    partial.rename(folder)
+    try:
+        partial.rename(folder)
+    except OSError:
+        if former.exists():
+            former.rename(folder)
+        raise
     _flush(folder.parent)
     shutil.rmtree(former, ignore_errors=True)
 

@@ -20,7 +20,9 @@ def find_checkpoint(path: str | Path, *, resumable: bool = False) -> Path:
     path = Path(path)
     if not path.exists():
         numbered = [
-            folder for folder in _inside(path.parent) if folder.name.startswith(f"{path.name}-")
+            folder
+            for folder in checkpoints_in(path.parent)
+            if folder.name.startswith(f"{path.name}-")
         ]
         if not numbered:
             raise CheckpointError(
@@ -30,7 +32,7 @@ def find_checkpoint(path: str | Path, *, resumable: bool = False) -> Path:
         return max(numbered, key=_age)
     if _is_one(path):
         return path
-    found = _inside(path)
+    found = checkpoints_in(path)
     if resumable:
         found = [folder for folder in found if (folder / TRAINER).is_dir()]
     if not found:
@@ -38,7 +40,8 @@ def find_checkpoint(path: str | Path, *, resumable: bool = False) -> Path:
     return max(found, key=_age)
 
 
-def _inside(folder: Path) -> list[Path]:
+def checkpoints_in(folder: Path) -> list[Path]:
+    """The checkpoints that lie in `folder`."""
     return [path for path in folder.iterdir() if _is_one(path)] if folder.is_dir() else []
 
 

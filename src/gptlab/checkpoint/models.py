@@ -117,8 +117,11 @@ def load_state_dict(
     return _filled(config, _read_state_dict(Path(path)), Path(path), device)
 
 
-def implied_settings(path: str | Path) -> dict[str, Any]:
+def implied_settings(path: str | Path, *, n_heads: int) -> dict[str, Any]:
     """The settings that names and shapes in a bare state dict tell, by name of the setting.
+
+    What leaves no trace there is not among them: the kind of norm, GELU or squared ReLU, rotary,
+    sinusoidal or no positions, a soft cap.
 
     Raises:
         CheckpointError: The file is no state dict.
@@ -132,6 +135,9 @@ def implied_settings(path: str | Path) -> dict[str, Any]:
     up = tensors.get("blocks.0.feed_forward.up_proj.weight")
     if up is not None and up.ndim == 2:
         implied["expansion_factor"] = up.shape[0] / up.shape[1]
+    qkv = tensors.get("blocks.0.attention.qkv_proj.weight")
+    if qkv is not None and qkv.ndim == 2 and qkv.shape[0] > qkv.shape[1] >= n_heads:
+        implied["n_kv_heads"] = (qkv.shape[0] - qkv.shape[1]) // 2 // (qkv.shape[1] // n_heads)
     if any(name.endswith("gate_proj.weight") for name in tensors):
         implied["activation"] = "swiglu"
     positions = tensors.get("position_embedding.weight")
@@ -160,7 +166,9 @@ def _read_state_dict(path: Path) -> dict[str, Tensor]:
 def _filled(
     config: ModelConfig, tensors: Mapping[str, Tensor], source: Path, device: torch.device | str
 ) -> GPT:
-    model = GPT(config)
+    # Without memory, no weights are drawn only to be replaced.
+    with torch.device("meta"):
+        model = GPT(config)
     expected = model.state_dict()
     for name in sorted(expected.keys() | tensors.keys()):
         if name not in tensors or name not in expected:
@@ -172,8 +180,9 @@ def _filled(
                 f"{tuple(expected[name].shape)}; check --vocab_size, --embed_dim, --num_layers "
                 "and --n_heads"
             )
+    model.to_empty(device=device)
     model.load_state_dict(dict(tensors))
-    return model.to(device).eval()
+    return model.eval()
 
 
 def _is_state_dict(value: object) -> bool:

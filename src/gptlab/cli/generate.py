@@ -8,7 +8,7 @@ from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
 from gptlab.cli.main import CommandLine, run
 from gptlab.config import ModelConfig, SamplingConfig
-from gptlab.config.model import Activation, AttentionBackend, Norm, Positions
+from gptlab.config.model import Activation, Norm, Positions
 from gptlab.config.settings import Seed
 from gptlab.errors import CheckpointError, ConfigError
 
@@ -42,11 +42,11 @@ class GenerateCommand(CommandLine):
     seq_len: PositiveInt | None = None
     """Longest context; 256 for a state dict if not given."""
     positions: Positions | None = None
-    """How the model knows where a token stands; for a state dict, rope if not given."""
+    """How the model knows where a token stands; a state dict tells learned, else rope."""
     norm: Norm | None = None
     """Kind of normalisation; for a state dict, layernorm if not given."""
     activation: Activation | None = None
-    """Non-linearity; for a state dict, relu2 if not given."""
+    """Non-linearity; a state dict tells swiglu, else relu2 if not given."""
     length: PositiveInt = 100
     """Tokens to generate at most."""
     temperature: NonNegativeFloat = 0.8
@@ -67,8 +67,6 @@ class GenerateCommand(CommandLine):
     """Continuations of the prompt."""
     device: str = "auto"
     """cpu, cuda, ...; 'auto' takes a GPU where there is one."""
-    attention: AttentionBackend = "auto"
-    """Attention implementation; one that is named and can't serve is an error."""
     runs_dir: str = "runs"
     """Where to look for the newest run."""
 
@@ -88,7 +86,6 @@ def _generate(command: GenerateCommand) -> None:
 
     model, tokenizer = _load(command)
     generator = Generator(model, tokenizer)
-    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
     _warn_of_slide(command, generator)
     if command.num_samples == 1:
         print(command.prompt, end="", flush=True)
@@ -118,7 +115,7 @@ def _load(command: GenerateCommand) -> "tuple[GPT, Tokenizer]":
         tokenizer = given
     else:
         print(f"model: {checkpoint.find_checkpoint(path)}", file=sys.stderr)
-        model, saved = checkpoint.load(path, device=device, attention=command.attention)
+        model, saved = checkpoint.load(path, device=device)
         tokenizer = given or saved
         _check(command, model.config, path)
     if tokenizer.vocab_size != model.config.vocab_size:
@@ -135,7 +132,7 @@ def newest_run(runs: Path) -> Path:
     Raises:
         CheckpointError: There is none.
     """
-    found = [folder for folder in runs.glob("*") if any(folder.glob("*/model.safetensors"))]
+    found = [folder for folder in runs.glob("*") if any(folder.glob("[!.]*/model.safetensors"))]
     if not found:
         raise CheckpointError(
             f"there is no trained model under {runs}; train one with gptlab-train, or give "
@@ -153,9 +150,9 @@ def _config_of_state_dict(command: GenerateCommand, path: Path) -> ModelConfig:
             f"{command.model_path} is a bare state dict; say its shape with "
             f"{', '.join('--' + name for name in missing)}"
         )
-    given = {name: getattr(command, name) for name in (*_CHECKED, "attention")}
+    given = {name: getattr(command, name) for name in _CHECKED}
     stated = {name: value for name, value in given.items() if value is not None}
-    return ModelConfig(**{**implied_settings(path), **stated})
+    return ModelConfig(**{**implied_settings(path, n_heads=given["n_heads"]), **stated})
 
 
 def _check(command: GenerateCommand, config: ModelConfig, path: Path) -> None:

@@ -1,11 +1,12 @@
 """What every command does around its work: parse, report an error in one line, exit."""
 
+import io
 import os
 import sys
 from collections.abc import Callable
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
-from gptlab.cli.flags import Command, parse
+from gptlab.cli.flags import parse
 from gptlab.config import Settings
 from gptlab.errors import GptlabError
 
@@ -21,15 +22,25 @@ class CommandLine(Settings):
     """Show a traceback with an error."""
 
 
-def run(main: Callable[[Command], int | None], command: type[Command], *, prog: str) -> None:
+Line = TypeVar("Line", bound=CommandLine)
+
+
+def run(main: Callable[[Line], int | None], command: type[Line], *, prog: str) -> None:
     """Parse the process's arguments into `command`, call `main` with it, and exit.
 
     An error is one line on standard error: exit code 2 for a user's mistake, 1 for a fault of
     gptlab, 130 for Ctrl-C. With `--debug` the traceback is shown as well.
     """
-    argv = sys.argv[1:]
+    settings: Line | None = None
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A model may say what a terminal's encoding lacks.
+            stream.reconfigure(errors="replace")
     try:
-        sys.exit(main(parse(command, argv, prog=prog)))
+        settings = parse(command, sys.argv[1:], prog=prog)
+        code = main(settings)
+        sys.stdout.flush()
+        sys.exit(code)
     except KeyboardInterrupt:
         _fail(f"{prog}: interrupted", code=INTERRUPTED)
     except BrokenPipeError:
@@ -38,7 +49,7 @@ def run(main: Callable[[Command], int | None], command: type[Command], *, prog: 
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except Exception as error:
-        if "--debug" in argv:
+        if settings is not None and settings.debug:
             raise
         _fail(f"{prog}: {_one_line(error)}", code=_exit_code(error))
 

@@ -52,7 +52,6 @@ def _tokenize(command: TokenizeCommand) -> None:
 
     if command.train is None and command.encode is None and command.decode is None:
         raise ConfigError("nothing to do; give --train FILE, --encode TEXT or --decode IDS")
-    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
     if command.train is not None:
         tokenizer = _train(command, command.train)
     else:

@@ -72,8 +72,8 @@ def preset(name: str) -> dict[str, Any]:
     Raises:
         ConfigError: There is no such preset.
     """
-    if name not in PRESETS:
-        raise ConfigError(f"there is no preset '{name}'; {nearest(name, PRESETS)}")
+    if not isinstance(name, str) or name not in PRESETS:
+        raise ConfigError(f"there is no preset '{name}'; {nearest(str(name), PRESETS)}")
     return dict(PRESETS[name])
 
 

@@ -13,7 +13,10 @@ from gptlab.errors import DataError
 _PROBE_BYTES = 8192
 
 # gptlab-tokenize saves beside a text, which may be within a folder of texts.
-_TOKENIZER_FILES = {"tokenizer.json", "merges.txt", "vocab.json"}
+_TOKENIZER_FILES = {"tokenizer.json", "tokenizer_config.json", "merges.txt", "vocab.json"}
+
+# gptlab-train writes where it is called, which may be within a folder of texts as well.
+_RUN_FILES = {"config.json", "metrics.jsonl"}
 
 
 @dataclass(frozen=True)
@@ -80,8 +83,8 @@ class Corpus:
 def open_corpus(path: str | Path) -> Corpus:
     """The corpus at `path`: a text file, or a folder, searched recursively.
 
-    Of a folder, hidden files and folders are left out, saved tokenizers too, and files that are
-    empty, binary, or not UTF-8; `skipped` counts the latter two.
+    Of a folder, hidden files and folders are left out, runs and saved tokenizers too, and files
+    that are empty, binary, or not UTF-8; `skipped` counts the latter two.
 
     Raises:
         DataError: There is nothing at `path`, or no text in it.
@@ -129,8 +132,11 @@ def _opened(path: Path) -> BufferedReader:
 def _files_under(folder: Path) -> list[Path]:
     files: list[Path] = []
     for parent, folders, names in os.walk(folder):
+        if set(names) >= _RUN_FILES:
+            folders.clear()
+            continue
         if set(names) >= _TOKENIZER_FILES:
-            names = []
+            names = [name for name in names if name not in _TOKENIZER_FILES]
         folders[:] = [name for name in folders if not name.startswith(".")]
         files += [Path(parent, name) for name in names if not name.startswith(".")]
     return sorted(file for file in files if file.is_file())

@@ -91,6 +91,11 @@ class TokenDataset:
         """Number of tokens."""
         return int(self._starts[-1])
 
+    def fingerprint(self) -> str:
+        """Hex digest of the tokens, as they were when they were written."""
+        digests = "".join(shard["sha256"] for shard in self.manifest["shards"])
+        return hashlib.sha256(digests.encode()).hexdigest()
+
     def read(self, start: int, length: int) -> Int64Array:
         """Tokens `start` to `start + length`, (length,) int64."""
         first = int(np.searchsorted(self._starts, start, side="right")) - 1
@@ -131,6 +136,7 @@ def _is_complete(manifest: dict[str, Any]) -> bool:
     try:
         shards = [(shard["file"], shard["tokens"]) for shard in manifest["shards"]]
         texts = [manifest["tokenizer"], *(name for name, _ in shards)]
+        texts += [shard["sha256"] for shard in manifest["shards"]]
         return (
             manifest["version"] == VERSION
             and manifest["dtype"] in _DTYPES

@@ -40,10 +40,10 @@ def prefill(model: GPT, prompts: Sequence[Sequence[int]], cache: KVCache) -> Ten
     return model.logits(hidden_BTD[torch.arange(len(prompts), device=cache.device), last])
 
 
-def decode(model: GPT, tokens: Sequence[int], cache: KVCache, counts: Sequence[int]) -> Tensor:
-    """Read one more token a row; logits (B, V). A row with count 0 only keeps its place."""
+def decode(model: GPT, tokens: Sequence[int], cache: KVCache) -> Tensor:
+    """Read one more token a row; logits (B, V) of what follows it."""
     column = torch.tensor(tokens, device=cache.device).unsqueeze(1)
-    logits_BV: Tensor = model(column, cache=cache, counts=counts)[:, 0]
+    logits_BV: Tensor = model(column, cache=cache)[:, 0]
     return logits_BV
 
 
@@ -84,12 +84,14 @@ def continue_rows(
         if number + 1 == config.max_new_tokens or all(row.done for row in rows):
             return
         for index, row in enumerate(rows):
+            if cache.lengths[index] < seq_len:
+                continue
             if row.done:
                 cache.forget(index)
-            elif cache.lengths[index] == seq_len:
+            else:
                 _slide(model, row, index, cache)
-        counts = [0 if row.done else 1 for row in rows]
-        logits_BV = decode(model, [row.ids[-1] for row in rows], cache, counts)
+        # Rows that are done are read on, so that even rows stay even and need no mask.
+        logits_BV = decode(model, [row.ids[-1] for row in rows], cache)
 
 
 def _dtype(model: GPT) -> torch.dtype:

@@ -57,7 +57,7 @@ def _package(q_BTHK: Tensor, dropout: float) -> FlashPackage:
     if not installed:
         raise BackendError(
             "attention is 'flash', but no flash-attn package is installed; "
-            "pip install 'gptlab[flash]', or write --attention auto"
+            "pip install flash-attn, or write --attention auto"
         )
     if q_BTHK.device.type != "cuda":
         raise BackendError(

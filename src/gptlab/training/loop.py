@@ -16,7 +16,7 @@ from gptlab.training.metrics import MetricsLog
 from gptlab.training.plan import describe, probe
 from gptlab.training.plots import plot_run
 from gptlab.training.recorder import Recorder
-from gptlab.training.run_folder import create_run
+from gptlab.training.run_folder import LAST, create_run, drop_later_checkpoints
 from gptlab.training.session import open_session
 from gptlab.training.step import train_step
 
@@ -54,6 +54,7 @@ def train(config: TrainConfig) -> TrainResult:
     )
     session.say(describe(session, probe(session, forward)))
     create_run(session.folder, config)
+    drop_later_checkpoints(session.folder, state.step)
     drop_later_samples(session)
     metrics = MetricsLog(session.folder, after_step=state.step, tensorboard=config.tensorboard)
     bar = tqdm(
@@ -80,7 +81,9 @@ def train(config: TrainConfig) -> TrainResult:
                     save_numbered(session)
                 if evaluated or kept:
                     save_last(session)
-        if interrupt.requested:
+        if is_over(session) and recorder.is_pending:
+            metrics.write(recorder.training_record())
+        if interrupt.requested and not (session.folder / f"{LAST}-{state.step}").exists():
             save_last(session)
     session.say(closing_lines(session))
     return TrainResult(

@@ -81,6 +81,6 @@ def summary_writer() -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         raise ConfigError(
-            "--tensorboard needs the tensorboard package; pip install 'gptlab[tensorboard]'"
+            "--tensorboard needs the tensorboard package; pip install tensorboard"
         ) from None
     return SummaryWriter

@@ -34,13 +34,14 @@ def describe(session: Session, step_seconds: float) -> str:
     """The plan as a few lines for the user."""
     config, model, inputs = session.config, session.model, session.inputs
     parameters, tokens = model.num_parameters(), len(inputs.train)
-    steps = session.total_steps - session.state.step
+    steps = max(0, session.total_steps - session.state.step)
+    more = f" more, to {session.total_steps:,}," if session.state.step else ""
     read = session.total_steps * config.batch_size * config.seq_len
     kind = f"{config.num_layers} layers, width {config.embed_dim}, {config.n_heads} heads"
     lines = [
         f"model    {parameters:,} parameters: {kind}, vocabulary {config.vocab_size:,}",
         f"data     {tokens:,} training tokens, {len(inputs.evaluation):,} evaluation tokens",
-        f"steps    {steps:,} of {config.batch_size} x {config.seq_len} tokens = "
+        f"steps    {steps:,}{more} of {config.batch_size} x {config.seq_len} tokens = "
         f"{session.sampler.epoch(session.total_steps):.3g} epochs{_early_ending(config)}",
         f"ratio    {read / parameters:.3g} tokens read per parameter, "
         f"{tokens / parameters:.3g} of them different",
@@ -76,7 +77,9 @@ def _total_seconds(session: Session, step_seconds: float, steps: int) -> float:
         evaluations += round(session.sampler.epoch(steps))
     batches = len(session.inputs.evaluation) / (config.batch_size * config.seq_len)
     seconds = step_seconds * (steps + evaluations * batches * _EVALUATION_SHARE)
-    return seconds if config.max_minutes is None else min(seconds, 60 * config.max_minutes)
+    if config.max_minutes is None:
+        return seconds
+    return max(0.0, min(seconds, 60 * config.max_minutes - session.state.elapsed_seconds))
 
 
 def _memory(session: Session) -> float:

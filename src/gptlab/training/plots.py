@@ -1,5 +1,6 @@
 """Curves of a run as pictures."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -26,4 +27,6 @@ def _plot(path: Path, records: list[dict[str, Any]], name: str, label: str) -> N
     axes.plot([step for step, _ in points], [value for _, value in points], marker=marker)
     axes.set(xlabel="step", ylabel=label, title=path.parent.name)
     axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=120)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    figure.savefig(temporary, dpi=120, format="png")
+    temporary.replace(path)

@@ -40,6 +40,11 @@ class Recorder:
         state.elapsed_seconds = self._earlier_seconds + time.perf_counter() - self._start
         self._interval_steps += 1
 
+    @property
+    def is_pending(self) -> bool:
+        """Whether steps were made since the last record."""
+        return self._interval_steps > 0
+
     def training_record(self) -> dict[str, Any]:
         """The steps since the last such record."""
         state, config = self._session.state, self._session.config

@@ -17,7 +17,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from gptlab.checkpoint import TRAINER, find_checkpoint
+from gptlab.checkpoint import TRAINER, checkpoints_in, find_checkpoint, read_header
 from gptlab.config import TrainConfig
 from gptlab.config.training import AUTO
 from gptlab.errors import ConfigError
@@ -137,6 +137,14 @@ def create_run(folder: Path, config: TrainConfig) -> None:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     text = json.dumps(config.model_dump(exclude={"resume", "overwrite", "quiet"}), indent=1)
     replace_text(folder / CONFIG, text + "\n")
+
+
+def drop_later_checkpoints(folder: Path, step: int) -> None:
+    """Delete checkpoints of steps after `step`, from which the run goes on: they were not kept."""
+    ours = re.compile(rf"({BEST}|{LAST})-\d+|{re.escape(folder.name)}_[es]\d+")
+    for path in checkpoints_in(folder):
+        if ours.fullmatch(path.name) and read_header(path)["step"] > step:
+            shutil.rmtree(path)
 
 
 def remove_older(folder: Path, kind: str, *, kept: Path) -> None:

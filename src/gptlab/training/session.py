@@ -1,5 +1,7 @@
 """Everything that a run holds while it trains, built from its settings."""
 
+import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +11,7 @@ from tqdm import tqdm
 
 from gptlab.checkpoint import load_model, verify
 from gptlab.config import DatasetConfig, ModelConfig, OptimizerConfig, TrainConfig
+from gptlab.config.training import AUTO
 from gptlab.data import WindowSampler
 from gptlab.errors import ConfigError
 from gptlab.model import GPT
@@ -51,7 +54,15 @@ class Session:
     def say(self, line: str) -> None:
         """Print a line beside the progress bar, unless the run is quiet."""
         if not self.config.quiet:
-            tqdm.write(line)
+            say(line)
+
+
+def say(line: str) -> None:
+    """Print a line beside a progress bar."""
+    # A reader that has left (head, less) is no reason to stop training.
+    with suppress(BrokenPipeError):
+        tqdm.write(line)
+        sys.stdout.flush()
 
 
 def open_session(config: TrainConfig) -> Session:
@@ -60,7 +71,7 @@ def open_session(config: TrainConfig) -> Session:
     Raises:
         GptlabError: A setting, a file or a device does not fit.
     """
-    say: Say = (lambda _line: None) if config.quiet else print
+    tell: Say = (lambda _line: None) if config.quiet else say
     if config.tensorboard:
         summary_writer()
     folder = choose_run(config)
@@ -71,7 +82,7 @@ def open_session(config: TrainConfig) -> Session:
         config = continued(config, folder)
     arithmetic = choose_arithmetic(config.device, config.precision)
     saved_tokenizer = None if checkpoint is None else load_tokenizer(checkpoint)
-    inputs = load_inputs(config, saved=saved_tokenizer, say=say)
+    inputs = load_inputs(config, saved=saved_tokenizer, say=tell)
     config = config.replace(
         vocab_size=inputs.tokenizer.vocab_size,
         experiment_name=folder.name,
@@ -85,11 +96,11 @@ def open_session(config: TrainConfig) -> Session:
         model = load_model(checkpoint, device=arithmetic.device, attention=config.attention)
     optimizer = make_optimizer(model, config.part(OptimizerConfig))
     scaler = arithmetic.scaler()
-    state = TrainState(text=inputs.train.manifest.get("source", {}).get("sha256"))
+    state = TrainState(texts=[inputs.train.fingerprint(), inputs.evaluation.fingerprint()])
     if checkpoint is not None:
         fresh, state = state, restore_state(checkpoint, model, optimizer, scaler)
         _require_same_text(fresh, state, config, checkpoint)
-        say(f"going on from {checkpoint}, after step {state.step:,}")
+        tell(f"going on from {checkpoint}, after step {state.step:,}")
     model.train()
     return Session(
         config=config,
@@ -108,8 +119,12 @@ def open_session(config: TrainConfig) -> Session:
 def _require_same_text(
     now: TrainState, then: TrainState, config: TrainConfig, checkpoint: Path
 ) -> None:
-    if now.text != then.text:
-        raise ConfigError(
-            f"{config.train_data} has changed since {checkpoint} was saved; put the former text "
-            "back, or write another --experiment_name"
-        )
+    for name, digest, former in zip(
+        (config.train_data, config.eval_data), now.texts, then.texts, strict=True
+    ):
+        if digest != former:
+            which = f"the evaluation part of {config.train_data}" if name == AUTO else name
+            raise ConfigError(
+                f"{which} has changed since {checkpoint} was saved; put the former text back, "
+                "or write another --experiment_name"
+            )

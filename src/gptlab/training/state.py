@@ -1,7 +1,7 @@
 """The state of a run beside its weights, and how it is saved and restored."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,8 @@ class TrainState:
     """Where a run stands. Batches and dropout follow from the seed and `step` alone."""
 
     step: int = 0
-    text: str | None = None
-    """SHA-256 of the text that is learned."""
+    texts: list[str] = field(default_factory=list)
+    """Digests of the training and the evaluation tokens."""
     eval_loss: float | None = None
     best_loss: float | None = None
     evaluations_since_best: int = 0

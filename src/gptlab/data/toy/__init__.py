@@ -84,7 +84,8 @@ def log_likelihood(text: str) -> float | None:
 def write_toy_corpus(folder: Path) -> tuple[Path, Path]:
     """Write `tiny_sp_train.txt` and `tiny_sp_test.txt` into a folder, made where it is missing.
 
-    The bytes are always the same, and a reader never sees half of a file. Returns the two paths.
+    The bytes are always the same, and a reader never sees half of a file; one that exists is left
+    as it is. Returns the two paths.
 
     Raises:
         DataError: The two would share a story, or a file can't be written.
@@ -99,7 +100,8 @@ def write_toy_corpus(folder: Path) -> tuple[Path, Path]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for path, stories in zip(paths, (train, test), strict=True):
-            _write_atomically(path, story_text(stories).encode("ascii"))
+            if not path.exists():
+                _write_atomically(path, story_text(stories).encode("ascii"))
     except OSError as error:
         raise DataError(f"can't write the toy corpus to {folder}: {error}") from error
     return paths
