@@ -1,3 +1,4 @@
+import signal
 import sys
 
 import pytest
@@ -13,6 +14,12 @@ TINY_SHAPE = {"embed_dim": 16, "num_layers": 1, "n_heads": 2, "seq_len": 16}
 def one_thread():
     """Tiny matrices gain nothing from a second thread and lose much when cores are busy."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def interruptible():
+    """A suite that is started in the background inherits an ignored Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

@@ -65,6 +65,8 @@ def test_quiet_prints_nothing(workplace, command):
 @pytest.mark.parametrize(
     ("argv", "named"),
     [
+        (["--train_data", ""], "train_data"),
+        (["--train_data", "text.txt", "--embed_dim", 100_000_000], "--embed_dim"),
         (["--train_data", "missing.txt"], "missing.txt"),
         (["--train_data", "empty.txt"], "empty.txt"),
         (["--train_data", "binary.txt"], "binary.txt"),

@@ -1,5 +1,7 @@
 """A whole run on a tiny text: what it leaves, what it learns, when it stops."""
 
+import errno
+import io
 import json
 import math
 import sys
@@ -277,3 +279,13 @@ def test_a_run_that_ends_early_records_its_last_steps(tiny):
     assert steps_of(early.path, "train") == [early.steps]
     by_clock = train(tiny(max_minutes=1e-9, log_every=100, experiment_name="clock"))
     assert steps_of(by_clock.path, "train") == [1]
+
+
+@pytest.mark.usefixtures("without_plots")
+def test_a_log_that_can_not_be_written_does_not_stop_the_run(tiny, monkeypatch):
+    class Full(io.StringIO):
+        def write(self, _text):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("sys.stdout", Full())
+    assert train(tiny(quiet=False)).steps == 12

@@ -34,6 +34,7 @@ SHIPPED_RUN: Mapping[str, Any] = MappingProxyType(
     }
 )
 
+Source = Annotated[str, Field(min_length=1)]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 TokenizerType = Literal["default", "tiktoken", "sentencepiece"]
 
@@ -85,13 +86,13 @@ class TrainConfig(OptimizerConfig, DatasetConfig, ModelConfig):
     alone, the tokenizer is trained on it and the evaluation part is split off it ('auto').
     """
 
-    train_data: str = TOY_TRAIN
+    train_data: Source = TOY_TRAIN
     """A text file, a folder of text files, or a prepared dataset."""
-    eval_data: str = TOY_EVAL
+    eval_data: Source = TOY_EVAL
     """The same for evaluation; 'auto' splits it off train_data."""
     dev_size: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
     """Share of train_data that 'auto' holds out for evaluation."""
-    tokenizer: str = TOY_TOKENIZER
+    tokenizer: Source = TOY_TOKENIZER
     """A tokenizer's folder, name or .model file; 'auto' trains one on train_data."""
     tokenizer_type: TokenizerType = "default"
     """Kind of tokenizer."""

@@ -12,6 +12,7 @@ from gptlab.training.compiling import choose_forward
 from gptlab.training.ending import closing_lines, is_over
 from gptlab.training.examine import drop_later_samples, examine, is_evaluation_due
 from gptlab.training.interrupt import Interrupt
+from gptlab.training.memory import explained_memory
 from gptlab.training.metrics import MetricsLog
 from gptlab.training.plan import describe, probe
 from gptlab.training.plots import plot_run
@@ -47,12 +48,13 @@ def train(config: TrainConfig) -> TrainResult:
     Raises:
         GptlabError: A setting, a file or a device does not fit, or the loss is not finite.
     """
-    session = open_session(config)
-    config, state, total_steps = session.config, session.state, session.total_steps
-    forward = choose_forward(
-        session.model, config.compile, try_out=lambda f: probe(session, f), say=session.say
-    )
-    session.say(describe(session, probe(session, forward)))
+    with explained_memory():
+        session = open_session(config)
+        config, state, total_steps = session.config, session.state, session.total_steps
+        forward = choose_forward(
+            session.model, config.compile, try_out=lambda f: probe(session, f), say=session.say
+        )
+        session.say(describe(session, probe(session, forward)))
     create_run(session.folder, config)
     drop_later_checkpoints(session.folder, state.step)
     drop_later_samples(session)

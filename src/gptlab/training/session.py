@@ -59,8 +59,8 @@ class Session:
 
 def say(line: str) -> None:
     """Print a line beside a progress bar."""
-    # A reader that has left (head, less) is no reason to stop training.
-    with suppress(BrokenPipeError):
+    # A reader that has left or a log on a full disk is no reason to stop training.
+    with suppress(OSError):
         tqdm.write(line)
         sys.stdout.flush()
 
@@ -101,6 +101,8 @@ def open_session(config: TrainConfig) -> Session:
         fresh, state = state, restore_state(checkpoint, model, optimizer, scaler)
         _require_same_text(fresh, state, config, checkpoint)
         tell(f"going on from {checkpoint}, after step {state.step:,}")
+    elif config.resume and has_settings(folder):
+        tell(f"{folder} has no checkpoint to go on from: it starts afresh")
     model.train()
     return Session(
         config=config,
