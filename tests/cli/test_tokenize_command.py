@@ -31,6 +31,16 @@ def test_a_folder_of_texts_and_a_named_output(workplace, command):
     assert (workplace / "books_tokenizer" / "merges.txt").is_file()
 
 
+def test_the_folder_one_stands_in(workplace, command, monkeypatch):
+    (workplace / "books").mkdir()
+    (workplace / "books" / "a.txt").write_text("aaaa bbbb\n" * 9)
+    monkeypatch.chdir(workplace / "books")
+    code, out, _ = command(main, "--train", ".", "--vocab_size", 264)
+    assert code == 0
+    assert (workplace / "books_tokenizer" / "merges.txt").is_file()
+    assert out.startswith(str(workplace / "books_tokenizer"))
+
+
 def test_a_trained_tokenizer_is_not_overwritten_unless_told(workplace, command):
     before = (workplace / "tok" / "tokenizer.json").read_bytes()
     argv = ["--train", "text.txt", "--vocab_size", "264", "--output", "tok"]

@@ -71,7 +71,7 @@ def _train(command: TokenizeCommand, source: str) -> "Tokenizer":
     from gptlab.tokenizer import train_bpe
 
     corpus = open_corpus(source)
-    folder = Path(command.output) if command.output else _beside(corpus.root.resolve())
+    folder = Path(command.output) if command.output else _beside(corpus.root)
     if folder.exists() and not command.overwrite:
         raise ConfigError(f"{folder} exists already; write --overwrite to replace it, or --output")
     if folder.exists() and not (folder / "tokenizer.json").is_file():
@@ -95,6 +95,8 @@ def _train(command: TokenizeCommand, source: str) -> "Tokenizer":
 
 def _beside(source: Path) -> Path:
     """A folder named after the text, next to it."""
+    if source.name in ("", ".."):
+        source = source.resolve()
     if source.is_dir() or not source.suffix:
         return source.with_name(f"{source.name}_tokenizer")
     return source.with_suffix("")
