@@ -8,7 +8,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gptlab.checkpoint import load, save
+    from gptlab.checkpoint import add_special_tokens, load, save
     from gptlab.config import DatasetConfig, ModelConfig, SamplingConfig, TrainConfig
     from gptlab.errors import GptlabError
     from gptlab.generation import Generator
@@ -29,6 +29,7 @@ __all__ = [
     "Tokenizer",
     "TrainConfig",
     "TrainResult",
+    "add_special_tokens",
     "load",
     "load_tokenizer",
     "save",
@@ -37,7 +38,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "gptlab.checkpoint": ("load", "save"),
+    "gptlab.checkpoint": ("add_special_tokens", "load", "save"),
     "gptlab.config": ("DatasetConfig", "ModelConfig", "SamplingConfig", "TrainConfig"),
     "gptlab.errors": ("GptlabError",),
     "gptlab.generation": ("Generator",),

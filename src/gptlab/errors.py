@@ -31,3 +31,7 @@ class BackendError(GptlabError):
 
 class TrainingError(GptlabError):
     """A run can't go on: its numbers are no longer finite."""
+
+
+class WorkerError(GptlabError):
+    """A process that shared the work was killed."""

@@ -57,6 +57,17 @@ def test_an_experiment_is_never_overwritten_unasked(workplace, command):
     assert "done after 4 steps" in out
 
 
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("flags", [[], ["--quiet"]])
+def test_a_vocabulary_out_of_reach_is_said_once(workplace, command, flags):
+    argv = ["--train_data", "text.txt", "--tgt_vocab_size", 5000, *flags, *TINY]
+    code, out, err = command(main, *argv)
+    lines = [line for line in (out + err).splitlines() if "can't be reached" in line]
+    assert code == 0
+    assert len(lines) == 1
+    assert lines[0].startswith("gptlab-train: vocab_size=5000 can't be reached")
+
+
 def test_quiet_prints_nothing(workplace, command):
     argv = ["--train_data", "text.txt", "--tokenizer", "tok", "--quiet", *TINY]
     assert command(main, *argv) == (0, "", "")

@@ -1,13 +1,16 @@
 """A corpus becomes tokens once, whole or not at all."""
 
 import multiprocessing
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
-from gptlab.data import TokenDataset, open_corpus, prepare_cached, write_tokens
+from gptlab.corpus import open_corpus
+from gptlab.data import TokenDataset, prepare_cached, write_tokens
 from gptlab.errors import DataError
 from gptlab.tokenizer import BPETokenizer
+from gptlab.tokenizer.base import TokenArray
 
 TEXTS = ["hello world\n", "good morrow, cat\n"]
 
@@ -26,13 +29,13 @@ def tokenizer() -> BPETokenizer:
 
 
 class Counting(BPETokenizer):
-    """Counts what it encodes."""
+    """Counts how often it is asked to encode."""
 
     calls = 0
 
-    def encode(self, text: str, *, allow_special: bool = False) -> list[int]:
+    def encode_to_arrays(self, texts: Iterable[str]) -> list[TokenArray]:
         self.calls += 1
-        return super().encode(text, allow_special=allow_special)
+        return super().encode_to_arrays(texts)
 
 
 def test_each_document_ends_in_the_end_of_sequence_token(folder, tokenizer, tmp_path):
@@ -53,9 +56,9 @@ def test_bytes_and_characters_are_counted_apart(tmp_path, tokenizer):
 def test_the_second_time_nothing_is_encoded(folder, tmp_path):
     tokenizer = Counting([])
     first = prepare_cached(open_corpus(folder), tokenizer, cache=tmp_path / "cache")
-    assert tokenizer.calls == 2
+    assert tokenizer.calls == 1
     second = prepare_cached(open_corpus(folder), tokenizer, cache=tmp_path / "cache")
-    assert tokenizer.calls == 2
+    assert tokenizer.calls == 1
     assert first.folder == second.folder
 
 
@@ -78,15 +81,24 @@ def test_a_damaged_cache_is_made_again(folder, tokenizer, tmp_path):
 
 
 def test_an_interrupted_preparation_leaves_nothing(folder, tmp_path):
-    class Interrupted(Counting):
-        def encode(self, text: str, *, allow_special: bool = False) -> list[int]:
-            if self.calls == 1:
-                raise KeyboardInterrupt
-            return super().encode(text, allow_special=allow_special)
+    class Interrupted(BPETokenizer):
+        def encode_to_arrays(self, texts: Iterable[str]) -> list[TokenArray]:
+            raise KeyboardInterrupt(texts)
 
     with pytest.raises(KeyboardInterrupt):
         prepare_cached(open_corpus(folder), Interrupted([]), cache=tmp_path / "cache")
     assert not list((tmp_path / "cache").iterdir())
+
+
+def test_dropout_makes_another_dataset(folder, tokenizer, tmp_path):
+    corpus, cache = open_corpus(folder), tmp_path / "cache"
+    usual = prepare_cached(corpus, tokenizer, cache=cache)
+    dropped = prepare_cached(corpus, tokenizer, cache=cache, dropout=0.99, seed=1)
+    other_seed = prepare_cached(corpus, tokenizer, cache=cache, dropout=0.99, seed=2)
+    assert len({usual.folder, dropped.folder, other_seed.folder}) == 3
+    assert len(dropped) > len(usual)
+    again = prepare_cached(corpus, tokenizer, cache=tmp_path / "new", dropout=0.99, seed=1)
+    assert again.fingerprint() == dropped.fingerprint()
 
 
 def test_a_file_that_turns_out_to_be_bad_leaves_nothing(folder, tokenizer, tmp_path):
@@ -98,8 +110,8 @@ def test_a_file_that_turns_out_to_be_bad_leaves_nothing(folder, tokenizer, tmp_p
 
 
 def test_a_part_without_text_is_refused(tmp_path, tokenizer):
-    (tmp_path / "a.txt").write_text("a")
-    train, _ = open_corpus(tmp_path / "a.txt").split(0.1)
+    (tmp_path / "a.jsonl").write_text('{"text": ""}\n' * 2)
+    train, _ = open_corpus(tmp_path / "a.jsonl").split(0.1)
     with pytest.raises(DataError, match="has no text in this part of it; give a longer text"):
         prepare_cached(train, tokenizer, cache=tmp_path / "cache")
 

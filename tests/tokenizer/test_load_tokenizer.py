@@ -77,6 +77,38 @@ def test_sentencepiece_models_of_any_name(tmp_path):
         load_tokenizer(tmp_path / "words.model", kind="default")
 
 
+def test_gpt2_as_two_files(tmp_path):
+    tokenizer = train_bpe(texts=["some words 's"], vocab_size=264, pattern="gpt2")
+    tokenizer = BPETokenizer(
+        tokenizer.merges, pattern="gpt2", special_tokens=["<|endoftext|>", "<|x|>"]
+    )
+    tokenizer.save(tmp_path)
+    for name in ("tokenizer.json", "tokenizer.tiktoken"):
+        (tmp_path / name).unlink()
+    loaded = load_tokenizer(tmp_path)
+    assert loaded.special_tokens == {"<|endoftext|>": loaded.eos_id}
+    text = "some words<|endoftext|>'s<|x|>"
+    ids = tokenizer.encode(text, allowed_special=["<|endoftext|>"])
+    assert loaded.encode(text, allowed_special="all") == ids
+    assert loaded.decode(ids) == text
+    (tmp_path / "merges.txt").write_text("#version: 0.2\ns o me\n")
+    with pytest.raises(TokenizerError, match=r"merges\.txt.*'s o me'"):
+        load_tokenizer(tmp_path)
+
+
+def test_files_of_ranks(tmp_path):
+    tokenizer = train_bpe(texts=["some words"], vocab_size=262)
+    tokenizer.save(tmp_path / "saved")
+    ranks = (tmp_path / "saved" / "tokenizer.tiktoken").read_bytes()
+    (tmp_path / "my.tiktoken").write_bytes(ranks)
+    assert load_tokenizer(tmp_path) == tokenizer
+    assert load_tokenizer(tmp_path / "my.tiktoken", kind="default") == tokenizer
+    assert load_tokenizer(tmp_path / "saved" / "tokenizer.json") == tokenizer
+    (tmp_path / "more.tiktoken").write_bytes(ranks)
+    with pytest.raises(TokenizerError, match=r"more\.tiktoken, my\.tiktoken.*path of one"):
+        load_tokenizer(tmp_path)
+
+
 def test_tiktoken_by_name(monkeypatch):
     monkeypatch.setattr(tiktoken, "get_encoding", make_encoding)
     for tokenizer in (load_tokenizer("tiktoken:gpt2"), load_tokenizer("gpt2", kind="tiktoken")):

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from gptlab.config import ModelConfig
-from gptlab.data import open_corpus, prepare_cached
+from gptlab.corpus import open_corpus
+from gptlab.data import prepare_cached
 from gptlab.errors import DataError
 from gptlab.model import GPT
 from gptlab.tokenizer import BPETokenizer

@@ -1,16 +1,19 @@
 """What a run reads, and what it says about what nobody named."""
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 
 from gptlab.config import TrainConfig
-from gptlab.data import open_corpus, toy, write_tokens
+from gptlab.corpus import open_corpus
+from gptlab.data import toy, write_tokens
 from gptlab.errors import ConfigError, DataError, TokenizerError
 from gptlab.tokenizer import BPETokenizer
+from gptlab.tokenizer.adapters import train_sentencepiece
 from gptlab.training import inputs
-from gptlab.training.inputs import load_inputs
+from gptlab.training.inputs import Inputs, load_inputs
 
 SHIPPED = Path(__file__).parents[2] / "toy_data"
 
@@ -64,9 +67,37 @@ def test_a_tokenizer_that_was_half_saved_is_made_again(tiny, monkeypatch):
 
 def test_a_text_with_too_few_merges_is_told(tiny):
     Path("cats.txt").write_text("ab\n" * 50)
-    found, lines = load(tiny(vocab_size=5000))
+    with pytest.warns(UserWarning, match="vocab_size=5000 can't be reached"):
+        found, lines = load(tiny(vocab_size=5000))
     assert found.tokenizer.vocab_size < 300
-    assert any("--tgt_vocab_size 5000 can't be reached" in line for line in lines)
+    assert not any("reached" in line for line in lines)
+
+
+def test_bpe_dropout_is_for_the_training_text_alone(tiny):
+    plain, _ = load(tiny())
+    first, _ = load(tiny(bpe_dropout=0.3))
+    again, _ = load(tiny(bpe_dropout=0.3))
+    other, _ = load(tiny(bpe_dropout=0.3, seed=1))
+    decode = plain.tokenizer.decode
+
+    def ids(inputs: Inputs) -> list[int]:
+        return inputs.train.read(0, len(inputs.train)).tolist()
+
+    assert again.train.folder == first.train.folder
+    assert len({inputs.train.folder for inputs in (plain, first, other)}) == 3
+    assert len(plain.train) < len(first.train)
+    assert decode(ids(first)) == decode(ids(other)) == decode(ids(plain))
+    assert ids(first) != ids(other)
+    assert first.evaluation.folder == other.evaluation.folder == plain.evaluation.folder
+
+
+def test_bpe_dropout_needs_merges_to_leave_out(tiny):
+    lines = Path("cats.txt").read_text().splitlines()
+    train_sentencepiece(lines, vocab_size=290, model_type="bpe").save("pieces")
+    config = tiny(tokenizer="pieces", vocab_size=290)
+    assert len(load(config)[0].train) > 0
+    with pytest.raises(TokenizerError, match=r"dropout=0\.1 is for gptlab's own BPE"):
+        load(config.replace(bpe_dropout=0.1))
 
 
 def test_the_named_vocabulary_must_be_the_tokenizers(tiny):
@@ -93,8 +124,22 @@ def test_a_folder_is_split_by_files_and_what_is_left_out_is_told(tiny, tmp_path)
     _, lines = load(tiny(train_data=str(folder)))
     assert any("of 10 files" in line for line in lines)
     assert any("left out: 1 file(s) under" in line for line in lines)
+    assert any("that are binary, damaged or not UTF-8" in line for line in lines)
     _, lines = load(tiny(train_data=str(folder), eval_data="cats.txt"))
     assert any("left out: 1 file(s) under" in line for line in lines)
+
+
+def test_a_file_of_rows_is_split_by_documents(tiny, tmp_path):
+    story = (SHIPPED / "tiny_sp_test.txt").read_text().split(toy.SEPARATOR)[0]
+    rows = [story] + [f"text number {number} of them" for number in range(30)]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in rows))
+    found, lines = load(tiny(train_data=str(path)))
+    documents = [part.manifest["documents"] for part in (found.train, found.evaluation)]
+    assert sum(documents) == len(rows)
+    assert f"evaluation text: about 10% of the documents of {path}, held out" in lines[0]
+    found, _ = load(tiny(eval_data=str(path)))
+    assert found.floor is None
 
 
 @pytest.fixture
@@ -113,6 +158,7 @@ def test_a_prepared_dataset_is_read_as_it_is(tiny, prepared):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"eval_data": "cats.txt", "tokenizer": "tok", "bpe_dropout": 0.1}, "comes too late"),
         ({"tokenizer": "tok"}, "is prepared already and can't be split; write --eval_data"),
         ({"eval_data": "cats.txt"}, "is prepared already; name its tokenizer with --tokenizer"),
     ],

@@ -13,9 +13,11 @@ of one. No pickle is loaded but a bare state dict that the user names, and that 
 from gptlab.checkpoint.files import TRAINER, load_tensors, read_header, save_tensors, verify
 from gptlab.checkpoint.find import checkpoints_in, find_checkpoint
 from gptlab.checkpoint.models import implied_settings, load, load_model, load_state_dict, save
+from gptlab.checkpoint.vocabulary import add_special_tokens
 
 __all__ = [
     "TRAINER",
+    "add_special_tokens",
     "checkpoints_in",
     "find_checkpoint",
     "implied_settings",

@@ -1,7 +1,9 @@
 """Flags to settings: defaults < preset < file < flags."""
 
 import json
+import re
 import tomllib
+from argparse import RawDescriptionHelpFormatter
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
@@ -51,6 +53,7 @@ def given_flags(command: type[Settings], argv: list[str], *, prog: str) -> dict[
             cli_parse_none_str=_NOT_GIVEN,
             cli_parse_args=words,
             cli_exit_on_error=False,
+            formatter_class=_HelpFormatter,
         )
     except SettingsError as error:
         raise ConfigError(str(error).removeprefix("error parsing CLI: argument ")) from None
@@ -77,13 +80,22 @@ def read_config(path: Path) -> dict[str, Any]:
     return values
 
 
+class _HelpFormatter(RawDescriptionHelpFormatter):
+    """Shows a flag that takes several values as such, and not that none are given."""
+
+    def format_help(self) -> str:
+        text = super().format_help().replace("tuple[str,...]", "str ...")
+        return re.sub(r"\s+\(default:\s+\(\)\)", "", text)
+
+
 def _normalised(
     argv: list[str], command: type[Settings], names: Mapping[str, str]
 ) -> tuple[list[str], dict[str, list[str]]]:
-    """`argv` as the parser spells it, and by field the values of flags that may come repeatedly.
+    """`argv` as the parser spells it, and by field the values of flags that take several.
 
     `--learning-rate 1`, `--learning_rate=1`, `--shuffle`, `--no_shuffle` and `--shuffle false` are
-    all accepted; a flag that does not exist is refused with the nearest name.
+    all accepted, and `--stop a b` is `--stop a --stop b`; a flag that does not exist is refused
+    with the nearest name.
     """
     result: list[str] = []
     # Kept from the parser, which would split a text at its commas.
@@ -111,15 +123,18 @@ def _normalised(
             raise ConfigError(f"--{name} needs a value; write --{name}=VALUE")
         else:
             value = value if equals else words.popleft()
-            if get_origin(_type_of(command, names[name])) is tuple:
-                lists.setdefault(names[name], []).append(value)
-            else:
+            if get_origin(_type_of(command, names[name])) is not tuple:
                 result.append(f"--{name}={value}")
+                continue
+            values = lists.setdefault(names[name], [])
+            values.append(value)
+            while not equals and words and not _is_flag(words[0]):
+                values.append(words.popleft())
     return result, lists
 
 
 def _is_flag(word: str) -> bool:
-    return word.startswith("--") and len(word) > 2
+    return word == "-h" or (word.startswith("--") and len(word) > 2)
 
 
 def _switch_value(words: deque[str]) -> str:

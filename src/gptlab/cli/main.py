@@ -3,9 +3,13 @@
 import io
 import os
 import sys
-from collections.abc import Callable
-from typing import NoReturn, TypeVar
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
 
+import gptlab
 from gptlab.cli.flags import parse
 from gptlab.config import Settings
 from gptlab.errors import GptlabError
@@ -29,7 +33,8 @@ def run(main: Callable[[Line], int | None], command: type[Line], *, prog: str) -
     """Parse the process's arguments into `command`, call `main` with it, and exit.
 
     An error is one line on standard error: exit code 2 for a user's mistake, 1 for a fault of
-    gptlab, 130 for Ctrl-C. With `--debug` the traceback is shown as well.
+    gptlab, 130 for Ctrl-C. With `--debug` the traceback is shown as well. A warning of gptlab's is
+    one line too.
     """
     settings: Line | None = None
     for stream in (sys.stdout, sys.stderr):
@@ -38,7 +43,8 @@ def run(main: Callable[[Line], int | None], command: type[Line], *, prog: str) -
             stream.reconfigure(errors="replace")
     try:
         settings = parse(command, sys.argv[1:], prog=prog)
-        code = main(settings)
+        with _plain_warnings(prog):
+            code = main(settings)
         sys.stdout.flush()
         sys.exit(code)
     except KeyboardInterrupt:
@@ -52,6 +58,24 @@ def run(main: Callable[[Line], int | None], command: type[Line], *, prog: str) -
         if settings is not None and settings.debug:
             raise
         _fail(f"{prog}: {_one_line(error)}", code=_exit_code(error))
+
+
+@contextmanager
+def _plain_warnings(prog: str) -> Iterator[None]:
+    """Show what gptlab warns of without a place in the source; others warn as ever."""
+    package = Path(gptlab.__file__).parent
+
+    def show(
+        message: Warning | str, category: type[Warning], filename: str, *place: Any, **more: Any
+    ) -> None:
+        if issubclass(category, UserWarning) and Path(filename).is_relative_to(package):
+            print(f"{prog}: {' '.join(str(message).split())}", file=sys.stderr)
+        else:
+            show_as_ever(message, category, filename, *place, **more)
+
+    with warnings.catch_warnings():
+        show_as_ever, warnings.showwarning = warnings.showwarning, show
+        yield
 
 
 def _one_line(error: BaseException) -> str:

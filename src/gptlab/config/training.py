@@ -96,6 +96,8 @@ class TrainConfig(OptimizerConfig, DatasetConfig, ModelConfig):
     """A tokenizer's folder, name or .model file; 'auto' trains one on train_data."""
     tokenizer_type: TokenizerType = "default"
     """Kind of tokenizer."""
+    bpe_dropout: Share = 0.0
+    """Share of merges left out at random when the training text is encoded, which is done once."""
     epochs: PositiveFloat = 100
     """Passes over the training windows."""
     max_steps: PositiveInt | None = None
@@ -133,7 +135,7 @@ class TrainConfig(OptimizerConfig, DatasetConfig, ModelConfig):
     tensorboard: bool = False
     """Write TensorBoard events into the run."""
     quiet: bool = False
-    """Print errors only."""
+    """Print errors and warnings only."""
 
     @model_validator(mode="wrap")
     @classmethod

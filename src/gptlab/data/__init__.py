@@ -1,16 +1,13 @@
-"""Files to batches: a corpus, its tokens on disk, and the windows that a step reads."""
+"""Documents to batches: their tokens on disk, and the windows that a step reads."""
 
-from gptlab.data.corpus import Corpus, open_corpus
 from gptlab.data.prepare import prepare_cached, write_tokens
 from gptlab.data.sampler import Batch, WindowSampler, sequential_batches
 from gptlab.data.shards import TokenDataset
 
 __all__ = [
     "Batch",
-    "Corpus",
     "TokenDataset",
     "WindowSampler",
-    "open_corpus",
     "prepare_cached",
     "sequential_batches",
     "write_tokens",

@@ -7,32 +7,40 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tqdm import tqdm
-
-from gptlab.data.corpus import Corpus
+from gptlab.corpus import Corpus
 from gptlab.data.shards import VERSION, ShardWriter, TokenDataset, is_dataset
 from gptlab.errors import DataError
-from gptlab.tokenizer import Tokenizer
+from gptlab.tokenizer import Tokenizer, encode_documents
 
 
 def prepare_cached(
-    corpus: Corpus, tokenizer: Tokenizer, *, cache: Path, progress: bool = False
+    corpus: Corpus,
+    tokenizer: Tokenizer,
+    *,
+    cache: Path,
+    dropout: float = 0.0,
+    seed: int = 0,
+    progress: bool = False,
 ) -> TokenDataset:
     """The dataset of `corpus` under `tokenizer`, from `cache` if it is there already.
 
-    The place in the cache is named by the content of both, so a change of either makes a new one.
+    The place in the cache is named by the content of both and by the dropout with which the
+    tokenizer encodes, so a change of any of them makes a new one.
 
     Raises:
         DataError: The corpus can't be read, or is empty.
+        TokenizerError: The tokenizer can't encode with dropout.
     """
     key = f"{VERSION} {corpus.fingerprint()} {tokenizer.fingerprint()}"
+    if dropout:
+        key += f" {dropout} {seed}"
     folder = cache / f"tokens-{hashlib.sha256(key.encode()).hexdigest()[:20]}"
     try:
         return TokenDataset(folder, tokenizer=tokenizer.fingerprint())
     except DataError:
         shutil.rmtree(folder, ignore_errors=True)
     with _staged(folder) as partial:
-        _write(corpus, tokenizer, partial, progress)
+        _write(corpus, tokenizer, partial, dropout=dropout, seed=seed, progress=progress)
         # Another process may have made the same meanwhile, and be reading it.
         with suppress(OSError):
             partial.rename(folder)
@@ -52,7 +60,7 @@ def write_tokens(
     if folder.exists() and not is_dataset(folder):
         raise DataError(f"{folder} is no prepared dataset; choose another folder, or remove it")
     with _staged(folder) as partial:
-        _write(corpus, tokenizer, partial, progress)
+        _write(corpus, tokenizer, partial, progress=progress)
         shutil.rmtree(folder, ignore_errors=True)
         partial.rename(folder)
 
@@ -69,17 +77,27 @@ def _staged(folder: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _write(corpus: Corpus, tokenizer: Tokenizer, folder: Path, progress: bool) -> None:
+def _write(
+    corpus: Corpus,
+    tokenizer: Tokenizer,
+    folder: Path,
+    *,
+    dropout: float = 0.0,
+    seed: int = 0,
+    progress: bool,
+) -> None:
     writer = ShardWriter(folder, vocab_size=tokenizer.vocab_size)
     separator = [] if tokenizer.eos_id is None else [tokenizer.eos_id]
     characters = size = documents = 0
-    with tqdm(desc="encoding", unit="B", unit_scale=True, disable=not progress) as bar:
-        for text in corpus.documents():
-            writer.write(tokenizer.encode(text) + separator)
+    for piece in encode_documents(
+        tokenizer, corpus.streams(), dropout=dropout, seed=seed, progress=progress
+    ):
+        writer.write(piece.ids)
+        if piece.ends_document:
+            writer.write(separator)
             documents += 1
-            characters += len(text)
-            size += len(text.encode())
-            bar.update(len(text.encode()))
+        characters += piece.characters
+        size += piece.size
     if not characters:
         raise DataError(f"{corpus.root} has no text in this part of it; give a longer text")
     writer.finish(

@@ -6,7 +6,6 @@ Each shard is a plain array of uint16, or of uint32 where the vocabulary needs i
 
 import hashlib
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +32,9 @@ class ShardWriter:
         self._folder = folder
         self._shard_tokens = shard_tokens
 
-    def write(self, ids: Iterable[int]) -> None:
-        """Append `ids` to the stream."""
-        tokens = np.fromiter(ids, dtype=_DTYPES[self._dtype_name])
+    def write(self, ids: npt.ArrayLike) -> None:
+        """Append `ids`, (n,) integers, to the stream."""
+        tokens = np.asarray(ids, dtype=_DTYPES[self._dtype_name])
         while tokens.size:
             if not self.shards or self.shards[-1]["tokens"] == self._shard_tokens:
                 name = f"tokens-{len(self.shards):05d}.bin"

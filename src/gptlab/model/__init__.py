@@ -3,5 +3,6 @@
 from gptlab.model.attention import attend
 from gptlab.model.cache import KVCache
 from gptlab.model.gpt import GPT
+from gptlab.model.vocabulary import grow_vocabulary
 
-__all__ = ["GPT", "KVCache", "attend"]
+__all__ = ["GPT", "KVCache", "attend", "grow_vocabulary"]

@@ -3,15 +3,18 @@
 from gptlab.tokenizer.adapters import SentencePieceTokenizer, TiktokenTokenizer
 from gptlab.tokenizer.base import SPECIAL_TOKENS, Tokenizer
 from gptlab.tokenizer.bpe import BPETokenizer
+from gptlab.tokenizer.encoding import EncodedPiece, encode_documents
 from gptlab.tokenizer.load import load_tokenizer
 from gptlab.tokenizer.trainer import train_bpe
 
 __all__ = [
     "SPECIAL_TOKENS",
     "BPETokenizer",
+    "EncodedPiece",
     "SentencePieceTokenizer",
     "TiktokenTokenizer",
     "Tokenizer",
+    "encode_documents",
     "load_tokenizer",
     "train_bpe",
 ]

@@ -1,10 +1,24 @@
 """The one face that every tokenizer shows: text to ids and back."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
 
 SPECIAL_TOKENS: tuple[str, str, str, str] = ("<PAD>", "<UNK>", "<BOS>", "<EOS>")
+
+SpecialNames = Collection[str] | Literal["all"]
+"""Names of special tokens, or "all" of them."""
+
+TokenArray = npt.NDArray[np.unsignedinteger[Any]]
+"""Ids, (n,) uint16 where the vocabulary has no more than 65,536 of them, else uint32."""
+
+
+def token_dtype(vocab_size: int) -> np.dtype[Any]:
+    """The smallest type that holds every id."""
+    return np.dtype("<u2" if vocab_size <= 1 << 16 else "<u4")
 
 
 @runtime_checkable
@@ -39,12 +53,47 @@ class Tokenizer(Protocol):
         """Id of the token that ends a document."""
         ...
 
-    def encode(self, text: str, *, allow_special: bool = False) -> list[int]:
-        """Ids of `text`; text that looks like a special token is plain text unless allowed."""
+    def encode(
+        self,
+        text: str,
+        *,
+        allowed_special: SpecialNames = (),
+        disallowed_special: SpecialNames = (),
+        dropout: float = 0.0,
+        seed: int | None = None,
+    ) -> list[int]:
+        """Ids of `text`; text that looks like a special token is plain text unless allowed.
+
+        Args:
+            text: Any string.
+            allowed_special: Special tokens that become their ids where `text` has their names, or
+                "all" of them.
+            disallowed_special: Strings that must not be in `text`, or "all" for the special tokens
+                that are not allowed.
+            dropout: Probability with which merges are left out at random, where that can be done.
+            seed: Makes dropout repeatable.
+
+        Raises:
+            TokenizerError: `text` has a disallowed special token, an allowed one does not exist,
+                or this tokenizer has no such dropout.
+        """
         ...
 
     def encode_batch(self, texts: Iterable[str]) -> list[list[int]]:
         """`encode` for each text."""
+        ...
+
+    @property
+    def divisible(self) -> bool:
+        """Whether a text's ids are those of its `patterns.blocks`, one after another."""
+        ...
+
+    def encode_to_array(self, text: str) -> TokenArray:
+        """`encode` into an array, which is faster for long texts."""
+        ...
+
+    def encode_to_arrays(self, texts: Iterable[str]) -> list[TokenArray]:
+        """`encode_to_array` for each text."""
         ...
 
     def decode(self, ids: Sequence[int]) -> str:

@@ -9,8 +9,12 @@ from typing import Any
 from gptlab.errors import TokenizerError
 
 
-def write_files(folder: str | Path, contents: Mapping[str, bytes]) -> None:
+def write_files(folder: str | Path, contents: Mapping[str, bytes | None]) -> None:
     """Write each file under a temporary name and rename it, so that none is ever seen half written.
+
+    Args:
+        folder: Where to; it is made if it is missing.
+        contents: Name and content of each file; None for a file that must not be there.
 
     Raises:
         TokenizerError: The folder or a file can't be written.
@@ -19,7 +23,10 @@ def write_files(folder: str | Path, contents: Mapping[str, bytes]) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in contents.items():
-            _write_file(folder / name, content)
+            if content is None:
+                (folder / name).unlink(missing_ok=True)
+            else:
+                _write_file(folder / name, content)
     except OSError as error:
         raise TokenizerError(
             f"can't write the tokenizer to {folder}: {error.strerror}; choose another folder"

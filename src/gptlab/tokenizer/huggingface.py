@@ -1,23 +1,39 @@
-"""A BPE tokenizer as the files that Hugging Face's libraries read, and back.
+"""A byte-level BPE as the files that Hugging Face's libraries read, and back.
 
 `tokenizer.json` says everything and is what gptlab itself loads; the other files repeat parts of
-it for tools that look for them. Bytes are spelled in GPT-2's alphabet, in which each of the 256
-bytes is one printable character (Radford et al. 2019).
+it for tools that look for them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from gptlab.errors import TokenizerError
-from gptlab.tokenizer.base import SPECIAL_TOKENS
-from gptlab.tokenizer.files import read_json, to_json
-from gptlab.tokenizer.patterns import SPLIT_PATTERNS
-
-Merges = Sequence[tuple[bytes, bytes]]
+from gptlab.tokenizer.alphabet import BYTE_TO_CHARACTER, spelled_bytes
+from gptlab.tokenizer.definition import AddedToken, Definition
+from gptlab.tokenizer.files import read_file, read_json, to_json
+from gptlab.tokenizer.huggingface_steps import read_normalizers, read_steps, shown
+from gptlab.tokenizer.roles import ROLES, Role
+from gptlab.tokenizer.steps import NamedSplit, Split
 
 TOKENIZER_FILE = "tokenizer.json"
+CONFIG_FILE = "tokenizer_config.json"
+VOCAB_FILE = "vocab.json"
+MERGES_FILE = "merges.txt"
 
+_VERSION = "#version: 0.2"
+# What must be off in a model for its tokens to be bytes and its merges to be followed.
+_MODEL_FEATURES = ("dropout", "byte_fallback", "continuing_subword_prefix", "end_of_word_suffix")
+# Bytes that no text in UTF-8 has.
+_UNUSED_BYTES = {0xC0, 0xC1, *range(0xF5, 0x100)}
+
+_BYTE_LEVEL = {
+    "type": "ByteLevel",
+    "add_prefix_space": False,
+    "trim_offsets": True,
+    "use_regex": False,
+}
 # Adds nothing; transformers would put it in when it saves the tokenizer again.
 _NO_POST_PROCESSING = {
     "type": "TemplateProcessing",
@@ -27,66 +43,61 @@ _NO_POST_PROCESSING = {
 }
 
 
-def _byte_alphabet() -> list[str]:
-    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    alphabet = []
-    stand_in = 0x100
-    for byte in range(256):
-        alphabet.append(chr(byte if byte in printable else stand_in))
-        stand_in += byte not in printable
-    return alphabet
-
-
-_BYTE_TO_CHARACTER = _byte_alphabet()
-_CHARACTER_TO_BYTE = {character: byte for byte, character in enumerate(_BYTE_TO_CHARACTER)}
-
-
-def folder_files(merges: Merges, pattern: str) -> dict[str, bytes]:
+def folder_files(definition: Definition) -> dict[str, bytes]:
     """The name and content of each file, the one that gptlab loads last."""
-    document = tokenizer_document(merges, pattern)
-    pairs = [f"{left} {right}\n" for left, right in document["model"]["merges"]]
-    pad, unk, bos, eos = SPECIAL_TOKENS
+    document = tokenizer_document(definition)
+    pairs = [f"{left} {right}\n" for left, right in definition.merges]
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "pad_token": pad,
-        "unk_token": unk,
-        "bos_token": bos,
-        "eos_token": eos,
+        **{f"{role}_token": name for role, name in definition.role_tokens().items()},
         "clean_up_tokenization_spaces": False,
     }
     return {
-        "vocab.json": to_json(document["model"]["vocab"]),
-        "merges.txt": "".join(["#version: 0.2\n", *pairs]).encode(),
-        "tokenizer_config.json": to_json(config),
+        VOCAB_FILE: to_json(document["model"]["vocab"]),
+        MERGES_FILE: "".join([f"{_VERSION}\n", *pairs]).encode(),
+        CONFIG_FILE: to_json(config),
         TOKENIZER_FILE: to_json(document),
     }
 
 
-def tokenizer_document(merges: Merges, pattern: str) -> dict[str, Any]:
+def tokenizer_document(definition: Definition) -> dict[str, Any]:
     """The content of `tokenizer.json`, part by part as the `tokenizers` library writes it."""
-    byte_level = {
-        "type": "ByteLevel",
-        "add_prefix_space": False,
-        "trim_offsets": True,
-        "use_regex": False,
+    frame = _own_frame(definition) if definition.frame is None else definition.frame
+    model = {
+        **frame["model"],
+        "vocab": dict(definition.vocab),
+        "merges": [list(merge) for merge in definition.merges],
     }
-    split = {
-        "type": "Split",
-        "pattern": {"Regex": SPLIT_PATTERNS[pattern]},
-        "behavior": "Isolated",
-        "invert": False,
-    }
-    spelled_merges = [[_spell(left), _spell(right)] for left, right in merges]
-    tokens = [*_BYTE_TO_CHARACTER, *map("".join, spelled_merges), *SPECIAL_TOKENS]
+    added_tokens = [_added_token(token) for token in definition.added_tokens]
+    return {**frame, "added_tokens": added_tokens, "model": model}
+
+
+def _added_token(token: AddedToken) -> dict[str, Any]:
+    fields = asdict(token)
+    order = ("id", "content", "single_word", "lstrip", "rstrip", "normalized", "special")
+    return {name: fields[name] for name in order}
+
+
+def _own_frame(definition: Definition) -> dict[str, Any]:
+    splits = [
+        {
+            "type": "Split",
+            "pattern": {"Regex": step.expression},
+            "behavior": "Isolated",
+            "invert": False,
+        }
+        for step in definition.steps
+        if isinstance(step, NamedSplit | Split)
+    ]
     return {
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": _added_tokens(first_id=len(tokens) - len(SPECIAL_TOKENS)),
+        "added_tokens": None,
         "normalizer": None,
-        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, byte_level]},
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [*splits, _BYTE_LEVEL]},
         "post_processor": _NO_POST_PROCESSING,
-        "decoder": byte_level,
+        "decoder": _BYTE_LEVEL,
         "model": {
             "type": "BPE",
             "dropout": None,
@@ -95,56 +106,131 @@ def tokenizer_document(merges: Merges, pattern: str) -> dict[str, Any]:
             "end_of_word_suffix": None,
             "fuse_unk": False,
             "byte_fallback": False,
-            "ignore_merges": False,
-            "vocab": {token: i for i, token in enumerate(tokens)},
-            "merges": spelled_merges,
+            "ignore_merges": definition.ignore_merges,
         },
     }
 
 
-def read_tokenizer(folder: Path) -> tuple[list[tuple[bytes, bytes]], str]:
-    """The merges and the name of the split pattern in a folder's `tokenizer.json`.
+def read_tokenizer_json(path: Path) -> Definition:
+    """The byte-level BPE in a `tokenizer.json`, and the roles in the `tokenizer_config.json` by it.
+
+    The parts that encoding a text alone does not need, such as the post_processor, are kept for
+    `tokenizer_document` and otherwise ignored.
 
     Raises:
-        TokenizerError: The file is missing or garbled, or describes another kind of tokenizer
-            than the one that `tokenizer_document` would write for these merges.
+        TokenizerError: A file is missing or garbled, or it is another kind of tokenizer.
     """
-    path = folder / TOKENIZER_FILE
-    document = read_json(path)
+    document, roles = read_json(path), _roles(path.parent)
     try:
-        steps = document["pre_tokenizer"]["pretokenizers"]
-        expression = steps[0]["pattern"]["Regex"]
-        merges = [(_bytes(left), _bytes(right)) for left, right in document["model"]["merges"]]
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-        raise _foreign(path, "its split pattern or merges are missing or garbled") from error
-    names = [name for name, known in SPLIT_PATTERNS.items() if known == expression]
-    if not names:
-        raise _foreign(path, f"its split pattern is none of {', '.join(SPLIT_PATTERNS)}")
-    expected = tokenizer_document(merges, names[0])
-    for part in {**expected, **document}:
-        if part not in document or part not in expected or document[part] != expected[part]:
-            raise _foreign(path, f"its part {part!r} differs from what gptlab writes")
-    return merges, names[0]
+        return _definition(document, roles)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise _foreign(path, f"a part is missing or garbled ({error!r})") from error
+    except (ValueError, TokenizerError) as error:
+        raise _foreign(path, str(error)) from error
 
 
-def _added_tokens(*, first_id: int) -> list[dict[str, Any]]:
-    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
-    return [
-        {"id": i, "content": token, **flags, "special": True}
-        for i, token in enumerate(SPECIAL_TOKENS, first_id)
+def read_vocab_and_merges(folder: Path) -> Definition:
+    """GPT-2's tokenizer from its two files `vocab.json` and `merges.txt`.
+
+    Text is cut as GPT-2 does it, and "<|endoftext|>" is special if it is in the vocabulary.
+
+    Raises:
+        TokenizerError: A file is missing or garbled.
+    """
+    path = folder / MERGES_FILE
+    vocab, roles = read_json(folder / VOCAB_FILE), _roles(folder)
+    try:
+        lines = read_file(path).decode("utf-8").splitlines()
+        return Definition(
+            vocab=vocab,
+            merges=_merges([line for line in lines if line]),
+            added_tokens=tuple(
+                AddedToken(name, vocab[name]) for name in ("<|endoftext|>",) if name in vocab
+            ),
+            steps=(NamedSplit("gpt2"),),
+            roles=roles,
+        )
+    except (ValueError, TokenizerError) as error:
+        raise _foreign(path, str(error)) from error
+
+
+def _definition(document: dict[str, Any], roles: dict[Role, str | None]) -> Definition:
+    model = dict(document["model"])
+    if model.get("type", "BPE") != "BPE":
+        raise ValueError(f"its model is of type {model['type']!r}, not 'BPE'")
+    for feature in _MODEL_FEATURES:
+        if model.get(feature):
+            raise ValueError(f"its model has {feature} {shown(model[feature])}")
+    if (document.get("decoder") or _BYTE_LEVEL)["type"] != "ByteLevel":
+        raise ValueError(f"its decoder is {shown(document['decoder'])}, not ByteLevel")
+    vocab, merges = dict(model.pop("vocab")), model.pop("merges")
+    _check_bytes(vocab, model.get("unk_token"))
+    return Definition(
+        vocab=vocab,
+        merges=_merges(merges),
+        added_tokens=_added_tokens(document.get("added_tokens") or [], vocab),
+        steps=read_steps(document["pre_tokenizer"]),
+        normalizers=read_normalizers(document.get("normalizer")),
+        ignore_merges=bool(model.get("ignore_merges")),
+        roles=roles,
+        frame={**document, "added_tokens": None, "model": model},
+    )
+
+
+def _merges(merges: Iterable[Any]) -> tuple[tuple[str, str], ...]:
+    """Merges as pairs, from pairs or from lines with a space in the middle."""
+    pairs: list[tuple[str, str]] = []
+    for merge in merges:
+        if isinstance(merge, str) and merge.startswith("#version"):
+            continue
+        pair = merge.split(" ") if isinstance(merge, str) else merge
+        if len(pair) != 2 or not all(map(spelled_bytes, pair)):
+            raise ValueError(f"its merge {len(pairs)} is {shown(merge)}, no two tokens in bytes")
+        pairs.append((pair[0], pair[1]))
+    return tuple(pairs)
+
+
+def _added_tokens(items: list[dict[str, Any]], vocab: Mapping[str, int]) -> tuple[AddedToken, ...]:
+    """The added tokens; those that Hugging Face reads with another id than the file's are refused.
+
+    It takes the id from the vocabulary, and counts on for tokens that are not there.
+    """
+    tokens = tuple(AddedToken(**item) for item in items)
+    highest = -1
+    for token in tokens:
+        next_id = highest + 1 if highest >= len(vocab) else len(vocab)
+        expected = vocab.get(token.content, next_id)
+        if token.id != expected:
+            raise ValueError(
+                f"its added token {token.content!r} has the id {token.id}, but Hugging Face's "
+                f"libraries number it {expected}"
+            )
+        highest = max(highest, token.id)
+    return tokens
+
+
+def _check_bytes(vocab: Mapping[str, int], unk_token: str | None) -> None:
+    # Hugging Face leaves bytes out that no token stands for, and so do we, but for this one case.
+    missing = [
+        byte
+        for byte, character in enumerate(BYTE_TO_CHARACTER)
+        if character not in vocab and byte not in _UNUSED_BYTES
     ]
+    if missing and unk_token in vocab:
+        raise ValueError(f"its vocabulary has {unk_token!r} in place of the byte {missing[0]:#04x}")
 
 
-def _spell(data: bytes) -> str:
-    return "".join(_BYTE_TO_CHARACTER[byte] for byte in data)
-
-
-def _bytes(spelled: str) -> bytes:
-    return bytes(_CHARACTER_TO_BYTE[character] for character in spelled)
+def _roles(folder: Path) -> dict[Role, str | None]:
+    path = folder / CONFIG_FILE
+    config = read_json(path) if path.is_file() else {}
+    named = {role: config[f"{role}_token"] for role in ROLES if f"{role}_token" in config}
+    return {
+        role: name["content"] if isinstance(name, dict) else name for role, name in named.items()
+    }
 
 
 def _foreign(path: Path, problem: str) -> TokenizerError:
     return TokenizerError(
-        f"{path} is no gptlab BPE tokenizer: {problem}; load a folder that a tokenizer was saved "
-        f"to, or train one with gptlab-tokenize --train corpus.txt"
+        f"{path} is no byte-level BPE that gptlab reads: {problem}; load another tokenizer, or "
+        f"train one with gptlab-tokenize --train corpus.txt"
     )

@@ -13,7 +13,7 @@ from gptlab.tokenizer.adapters import (
 )
 from gptlab.tokenizer.base import Tokenizer
 from gptlab.tokenizer.bpe import BPETokenizer
-from gptlab.tokenizer.huggingface import TOKENIZER_FILE
+from gptlab.tokenizer.sources import definition_reader
 
 Kind = Literal["default", "tiktoken", "sentencepiece"]
 Candidates = dict[Kind, Callable[[], Tokenizer]]
@@ -26,10 +26,12 @@ def load_tokenizer(source: str | Path, *, kind: Kind | None = None) -> Tokenizer
     """Load a tokenizer from wherever it is.
 
     Args:
-        source: A folder that a tokenizer was saved to, "tiktoken:NAME" for one of tiktoken's own
-            encodings, or a SentencePiece `.model` file.
-        kind: What is expected: "default" for gptlab's own BPE, "tiktoken" (`source` may then be
-            the bare name, as "gpt2"), or "sentencepiece". Anything else is an error.
+        source: A folder that a tokenizer was saved to, by gptlab or others; a `tokenizer.json`, a
+            `.tiktoken` or a SentencePiece `.model` file; or "tiktoken:NAME" for one of tiktoken's
+            own encodings.
+        kind: What is expected: "default" for a byte-level BPE, which gptlab runs itself, "tiktoken"
+            (`source` may then be the bare name, as "gpt2"), or "sentencepiece". Anything else is
+            an error.
 
     Raises:
         TokenizerError: There is no tokenizer there, it is damaged, or it is of another kind.
@@ -58,6 +60,8 @@ def _candidates(source: str, kind: Kind | None) -> Candidates:
         return {"tiktoken": lambda: TiktokenTokenizer.from_name(name)}
     if path.is_dir():
         return _in_folder(path)
+    if definition_reader(path):
+        return {"default": lambda: BPETokenizer.load(path)}
     if path.is_file() and path.suffix == ".model":
         return {"sentencepiece": lambda: SentencePieceTokenizer(path)}
     if path.exists():
@@ -71,7 +75,7 @@ def _candidates(source: str, kind: Kind | None) -> Candidates:
 
 def _in_folder(folder: Path) -> Candidates:
     candidates: Candidates = {}
-    if (folder / TOKENIZER_FILE).is_file():
+    if definition_reader(folder):
         candidates["default"] = lambda: BPETokenizer.load(folder)
     if (folder / TIKTOKEN_FILE).is_file():
         candidates["tiktoken"] = lambda: TiktokenTokenizer.load(folder)
@@ -86,5 +90,6 @@ def _in_folder(folder: Path) -> Candidates:
         names = ", ".join(model.name for model in models)
         raise TokenizerError(f"{folder} holds several models ({names}): give the path of one")
     raise TokenizerError(
-        f"{folder} holds no tokenizer (no {TOKENIZER_FILE}, {TIKTOKEN_FILE} or *.model): {_REMEDY}"
+        f"{folder} holds no tokenizer (no tokenizer.json, vocab.json with merges.txt, *.tiktoken, "
+        f"{TIKTOKEN_FILE} or *.model): {_REMEDY}"
     )

@@ -6,7 +6,7 @@ Face's tokenizers use, read them alike. (Characters newer than a library's Unico
 exception: it does not know yet which of them are letters.)
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from itertools import chain
 
@@ -34,12 +34,15 @@ SPLIT_PATTERNS: dict[str, str] = {
     ),
 }
 
-_BLOCK_CHARACTERS = 1 << 20
-# Each pattern ends a chunk between a letter and a space, whatever stands on either side.
-_SAFE_CUT = regex.compile(r"(?<=\p{L})(?= )")
+BLOCK_CHARACTERS = 1 << 17
+"""Text that is cut into chunks at a time: little enough to stay in a processor's cache."""
+
+# Each pattern ends a chunk behind the last letter or digit of a run, whatever follows; and how it
+# goes on from there does not depend on what came before.
+_SAFE_CUT = regex.compile(r"(?<=\p{L})(?=\P{L})|(?<=\p{N})(?=\P{N})")
 
 
-def split(text: str, pattern: str, *, block_characters: int = _BLOCK_CHARACTERS) -> Iterator[str]:
+def split(text: str, pattern: str, *, block_characters: int = BLOCK_CHARACTERS) -> Iterator[str]:
     """Cut `text` into chunks that together are `text` again.
 
     Args:
@@ -52,7 +55,7 @@ def split(text: str, pattern: str, *, block_characters: int = _BLOCK_CHARACTERS)
         TokenizerError: No pattern has this name.
     """
     find_chunks = compiled(pattern).findall
-    return chain.from_iterable(map(find_chunks, _blocks(text, block_characters)))
+    return chain.from_iterable(map(find_chunks, blocks([text], block_characters)))
 
 
 @cache
@@ -68,10 +71,24 @@ def compiled(pattern: str) -> regex.Pattern[str]:
     return regex.compile(SPLIT_PATTERNS[pattern])
 
 
-def _blocks(text: str, size: int) -> Iterator[str]:
-    start = 0
-    while start < len(text):
-        cut = _SAFE_CUT.search(text, min(start + size, len(text)))
-        end = cut.start() if cut else len(text)
-        yield text[start:end]
-        start = end
+def blocks(pieces: Iterable[str], size: int = BLOCK_CHARACTERS) -> Iterator[str]:
+    """A text that comes in pieces, cut anew into blocks that can be split one by one.
+
+    The chunks of the blocks are those of the whole text, wherever the pieces were cut.
+
+    Args:
+        pieces: The text, cut anywhere.
+        size: Characters of a block; some more where letters or digits run on, and as many as
+            there are where no run of letters or digits ends.
+    """
+    text, unsearched = "", size
+    for piece in pieces:
+        text += piece
+        start = 0
+        while cut := _SAFE_CUT.search(text, start + unsearched):
+            yield text[start : cut.start()]
+            start, unsearched = cut.start(), size
+        text = text[start:]
+        unsearched = max(size, len(text))
+    if text:
+        yield text

@@ -1,203 +1,252 @@
 """Learn the merges of a byte-level BPE tokenizer from text (Sennrich et al. 2016).
 
-The corpus becomes a table of unique chunks and how often each occurs. The chunks are laid end to
-end as one linked list of ids, beside an index from each adjacent pair of ids to its places, so
-that a merge only visits the places it changes.
+Byte-pair encoding starts with the bytes of the text, and again and again puts a new token in place
+of the pair of neighbours that is the most frequent. Done as it is said, each of the thousands of
+merges would read the whole text. Four observations make it a matter of seconds.
+
+1. Text repeats itself. Chunks are counted first; merging then works on each different chunk
+   once, with its count as a weight.
+2. A merge changes only the places where its pair stands. So the places of each pair are kept.
+3. A pair is never as frequent as when it is new. Pairs of known tokens can only be broken up by
+   merges; new ones contain the new token. So counts need no upkeep: what was counted last is an
+   upper bound, the pair with the highest bound is counted again, and if that is still its count,
+   no other pair can be more frequent.
+4. For the same reason a pair below the count of the last merge that will be made is never of any
+   use. That count, the floor, is guessed, rarer pairs are not kept at all, and should the guess
+   turn out too high, all pairs are collected anew with a lower one.
+
+All places of a pair are then merged by one handful of array operations.
 """
 
-from array import array
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from heapq import heapify, heappop, heappush
-from itertools import pairwise
 from pathlib import Path
+from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 from tqdm import tqdm
 
+from gptlab.corpus import TextErrors, open_corpus
 from gptlab.errors import DataError, TokenizerError
+from gptlab.tokenizer.alphabet import BYTE_TO_CHARACTER
 from gptlab.tokenizer.base import SPECIAL_TOKENS
 from gptlab.tokenizer.bpe import BPETokenizer
-from gptlab.tokenizer.patterns import compiled, split
+from gptlab.tokenizer.counting import count_chunks
+from gptlab.tokenizer.patterns import compiled
 
+TieBreak = Literal["lowest", "huggingface"]
+Ints = npt.NDArray[np.integer[Any]]
 Pair = tuple[int, int]
+Candidate = tuple[int, int, int, Ints]
+"""Minus a bound of a pair's count, its two ids, and the places where its first id may stand.
+
+As tuples compare, the lowest candidate is the most frequent pair and, among equals, the one with
+the lowest ids. No two candidates have the same ids, so places are never compared.
+"""
 
 _BYTES = 256
-_BOUNDARY = -1
+_BOUNDARY, _GONE = -1, -2
+# The first floor, in shares of the corpus, and how far it comes down when it proves too high.
+_FLOOR_SHARE = 16
+_FLOOR_STEP = 8
 
 
 def train_bpe(
-    files: Sequence[str | Path] | None = None,
+    files: str | Path | Sequence[str | Path] | None = None,
     *,
     vocab_size: int,
-    texts: Iterable[str] | None = None,
+    texts: Iterable[str | Iterable[str]] | None = None,
     pattern: str = "gpt4",
+    tie_break: TieBreak = "lowest",
+    special_tokens: Sequence[str] = SPECIAL_TOKENS,
+    field: str = "text",
+    errors: TextErrors = "strict",
+    processes: int | None = None,
     progress: bool = False,
 ) -> BPETokenizer:
     """Train a byte-level BPE tokenizer on files or on texts in memory.
 
     Each merge joins the pair of ids that occurs most often; among equals the lowest pair wins, so
     that the same corpus gives the same tokenizer everywhere. Training ends early, with a smaller
-    vocabulary, once every chunk is a single token. A special token's text is plain text here.
+    vocabulary and a warning, once every chunk is a single token. A special token's text is plain
+    text here.
 
     Args:
-        files: UTF-8 text files, read exactly as they are, line ends included.
-        vocab_size: Number of ids: 256 bytes, the merges, and 4 special tokens.
-        texts: Strings to train on instead of `files`.
+        files: What `gptlab.corpus.open_corpus` takes: text files, read exactly as they are, folders
+            of them, JSON lines, Parquet, and compressed ones.
+        vocab_size: Number of ids: 256 bytes, the merges, and the special tokens.
+        texts: Strings to train on instead of `files`, or strings in pieces where one is too long
+            for the memory.
         pattern: How text is cut into chunks: "gpt4" or "gpt2".
-        progress: Show a progress bar on standard error.
+        tie_break: Which order of the bytes decides between pairs that are equally frequent:
+            "lowest" their own, "huggingface" that of the characters in which Hugging Face's
+            libraries spell them, which gives the merges that their trainer makes.
+        special_tokens: What the last ids stand for.
+        field: Which field of JSON lines, or column of Parquet, holds the text.
+        errors: "strict", or "replace" for U+FFFD where a file is no UTF-8.
+        processes: Processes that share the reading; one a core if None. Changes nothing else.
+        progress: Show progress bars on standard error.
 
     Raises:
-        TokenizerError: `vocab_size` or `pattern` can't be had, or not exactly one of `files` and
-            `texts` is given.
+        TokenizerError: `vocab_size`, `pattern` or `tie_break` can't be had, or not exactly one of
+            `files` and `texts` is given.
         DataError: A file is missing, unreadable, or no UTF-8 text, or the corpus is empty.
+        WorkerError: One of the processes was killed.
     """
-    num_merges = vocab_size - _BYTES - len(SPECIAL_TOKENS)
+    num_merges = vocab_size - _BYTES - len(special_tokens)
     if num_merges < 0:
         raise TokenizerError(
-            f"vocab_size={vocab_size} is too small: 256 bytes and {len(SPECIAL_TOKENS)} special "
-            f"tokens already make {_BYTES + len(SPECIAL_TOKENS)}; ask for at least that many"
+            f"vocab_size={vocab_size} is too small: 256 bytes and {len(special_tokens)} special "
+            f"tokens already make {_BYTES + len(special_tokens)}; ask for at least that many"
         )
     compiled(pattern)
-    chunks = _count_chunks(_corpus(files, texts), pattern)
+    order = _byte_order(tie_break)
+    if texts is None and files is not None:
+        texts = open_corpus(files, field=field, errors=errors).streams()
+    elif texts is None or files is not None:
+        raise TokenizerError("train_bpe needs either files or texts=: give exactly one of them")
+    chunks = count_chunks(texts, pattern, processes=processes, progress=progress)
     if not chunks:
         raise DataError("the corpus is empty: give files or texts with at least one character")
-    merges = _learn_merges(chunks, num_merges, progress=progress)
-    return BPETokenizer(_as_bytes(merges), pattern=pattern)
-
-
-def _corpus(files: Sequence[str | Path] | None, texts: Iterable[str] | None) -> Iterable[str]:
-    """The texts to train on; a lone path or string counts as a list of one."""
-    if files is not None and texts is None:
-        return map(_read_text, [files] if isinstance(files, str | Path) else files)
-    if texts is not None and files is None:
-        return [texts] if isinstance(texts, str) else texts
-    raise TokenizerError("train_bpe needs either files or texts=: give exactly one of them")
-
-
-def _read_text(file: str | Path) -> str:
-    try:
-        content = Path(file).read_bytes()
-    except OSError as error:
-        raise DataError(f"can't read {file}: {error.strerror}; check the path") from error
-    if b"\0" in content:
-        raise DataError(
-            f"{file} holds NUL bytes, so it is binary or UTF-16: "
-            f"leave it out, or convert it to UTF-8"
+    learner = MergeLearner(chunks, order)
+    del chunks
+    learned = tqdm(learner.learn(num_merges), total=num_merges, desc="merges", disable=not progress)
+    merges = as_bytes(learned, order)
+    tokenizer = BPETokenizer(merges, pattern=pattern, special_tokens=special_tokens)
+    if tokenizer.vocab_size < vocab_size:
+        warnings.warn(
+            f"vocab_size={vocab_size} can't be reached: the corpus has {len(merges)} merges, "
+            f"so the tokenizer has {tokenizer.vocab_size} ids",
+            stacklevel=2,
         )
-    try:
-        return content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{file} is no valid UTF-8 at byte {error.start}: convert it, "
-            f"for example with iconv -t UTF-8, or leave it out"
-        ) from error
+    return tokenizer
 
 
-def _count_chunks(texts: Iterable[str], pattern: str) -> Counter[str]:
-    counts: Counter[str] = Counter()
-    for text in texts:
-        counts.update(split(text, pattern))
-    return counts
+class MergeLearner:
+    """The different chunks of a corpus, end to end, as one linked list of ids with their counts."""
+
+    def __init__(self, chunks: Mapping[bytes, int], byte_order: bytes) -> None:
+        lengths = np.fromiter(map(len, chunks), np.int64, len(chunks))
+        counts = np.fromiter(chunks.values(), np.int64, len(chunks))
+        laid_out = b" ".join([b"", *chunks, b""]).translate(_inverse(byte_order))
+        self._ids = np.frombuffer(laid_out, np.uint8).astype(np.int32)
+        self._ids[np.cumsum(np.append(0, lengths + 1))] = _BOUNDARY
+        size = len(self._ids)
+        self._next = np.arange(1, size + 1, dtype=np.int32)
+        self._previous = np.arange(-1, size - 1, dtype=np.int32)
+        self._counts = np.append(0, np.repeat(counts, lengths + 1))
+
+    def learn(self, num_merges: int) -> Iterator[Pair]:
+        """Merge the most frequent pair, and yield it, `num_merges` times or until none is left."""
+        num_ids, last_id = _BYTES, _BYTES + num_merges - 1
+        floor = max(1, int(self._counts.sum()) // (_FLOOR_SHARE * max(1, num_merges)))
+        while True:
+            heap = self._candidates(num_ids, floor)
+            while heap and num_ids <= last_id:
+                bound, first, second, places = heappop(heap)
+                places = self._standing(first, second, places)
+                count = int(self._counts[places].sum())
+                if count == -bound:
+                    yield first, second
+                    for born in self._merge(first, second, places, num_ids, floor):
+                        heappush(heap, born)
+                    num_ids += 1
+                elif count >= floor:
+                    heappush(heap, (-count, first, second, places))
+            if num_ids > last_id or floor == 1:
+                return
+            floor = max(1, floor // _FLOOR_STEP)
+
+    def _candidates(self, num_ids: int, floor: int) -> list[Candidate]:
+        """All pairs that occur `floor` times at least, as a heap."""
+        places = np.flatnonzero(self._ids >= 0).astype(np.int32)
+        places = places[self._ids[self._next[places]] >= 0]
+        # The narrowest type saves memory, and pairs of bytes, in 16 bits, are sorted much faster.
+        kind = np.min_scalar_type(num_ids**2 - 1)
+        keys = self._ids[places].astype(kind) * num_ids + self._ids[self._next[places]].astype(kind)
+        heap = [
+            (-count, *divmod(key, num_ids), group)
+            for key, count, group in self._grouped(keys, places, floor)
+        ]
+        heapify(heap)
+        return heap
+
+    def _grouped(self, keys: Ints, places: Ints, floor: int) -> Iterator[tuple[int, int, Ints]]:
+        """Each key that counts `floor` or more, its count, and its places in their order."""
+        order = keys.argsort(kind="stable")
+        keys, places = keys[order], places[order]
+        begins = np.ones(len(keys), np.bool_)
+        np.not_equal(keys[1:], keys[:-1], out=begins[1:])
+        starts = begins.nonzero()[0]
+        counts = np.add.reduceat(self._counts[places], starts)
+        for group in (counts >= floor).nonzero()[0].tolist():
+            start = starts[group]
+            stop = starts[group + 1] if group + 1 < len(starts) else None
+            yield int(keys[start]), int(counts[group]), places[start:stop]
+
+    def _standing(self, first: int, second: int, places: Ints) -> Ints:
+        """Those of the places where the pair still stands."""
+        at_second = self._next[places]
+        stands = (self._ids[places] == first) & (self._ids[at_second] == second)
+        standing: Ints = places[stands]
+        return standing
+
+    def _merge(
+        self, first: int, second: int, places: Ints, new_id: int, floor: int
+    ) -> list[Candidate]:
+        """Put `new_id` in all of the places, and return the frequent ones of the pairs it is in."""
+        consumed = self._next[places]
+        if first == second:
+            kept = _every_other(places, consumed)
+            places, consumed = places[kept], consumed[kept]
+        after = self._next[consumed]
+        self._next[places], self._previous[after] = after, places
+        self._ids[places], self._ids[consumed] = new_id, _GONE
+        before = self._previous[places]
+        left, right = self._ids[before], self._ids[after]
+        # Two new ids side by side are one pair, which the right one of them finds on its left.
+        right[right == new_id] = _BOUNDARY
+        # Neighbours on the left become even keys, those on the right odd ones.
+        keys = np.concatenate((2 * left, 2 * right + 1))
+        born = []
+        for key, count, group in self._grouped(keys, np.concatenate((before, places)), floor):
+            neighbour, on_the_right = divmod(key, 2)
+            if neighbour != _BOUNDARY:
+                pair = (new_id, neighbour) if on_the_right else (neighbour, new_id)
+                born.append((-count, *pair, group))
+        return born
 
 
-def _learn_merges(chunks: Mapping[str, int], num_merges: int, *, progress: bool) -> list[Pair]:
-    """Pairs of ids in the order they are merged; merge number i makes the id 256 + i.
-
-    Counts in the heap may be out of date, but only ever too high: a merge creates pairs with the
-    new id alone and can only lower the counts of all others. So an entry is brought up to date
-    when it comes to the top, and the first one that already is up to date is the most frequent.
-    """
-    pairs = _PairIndex(chunks)
-    heap = [(-count, pair) for pair, count in pairs.counts.items()]
-    heapify(heap)
-    merges: list[Pair] = []
-    with tqdm(total=num_merges, desc="merges", disable=not progress) as bar:
-        while heap and len(merges) < num_merges:
-            negative_count, pair = heappop(heap)
-            count = pairs.counts[pair]
-            if count == 0:
-                pairs.forget(pair)
-            elif count < -negative_count:
-                heappush(heap, (-count, pair))
-            else:
-                for new_pair in pairs.merge(pair, _BYTES + len(merges)):
-                    heappush(heap, (-pairs.counts[new_pair], new_pair))
-                merges.append(pair)
-                bar.update()
-    return merges
+def _byte_order(tie_break: str) -> bytes:
+    """The 256 bytes in the order of their ids."""
+    if tie_break == "lowest":
+        return bytes(range(_BYTES))
+    if tie_break == "huggingface":
+        return bytes(sorted(range(_BYTES), key=BYTE_TO_CHARACTER.__getitem__))
+    raise TokenizerError(f"unknown tie_break {tie_break!r}: choose 'lowest' or 'huggingface'")
 
 
-class _PairIndex:
-    """All chunks as one linked list of ids, with the count and the places of each pair.
-
-    A place is the position of a pair's first id. Places are never removed one by one: a merge
-    checks whether the pair still stands there. Counts are weighted by how often a chunk occurs.
-    """
-
-    def __init__(self, chunks: Mapping[str, int]) -> None:
-        self.counts: dict[Pair, int] = {}
-        self._places: dict[Pair, array[int]] = {}
-        self._ids = array("q", [_BOUNDARY])
-        self._weights = [0]
-        for chunk, weight in chunks.items():
-            self._append(chunk.encode("utf-8", "surrogatepass"), weight)
-        length = len(self._ids)
-        self._next = array("q", range(1, length + 1))
-        self._previous = array("q", range(-1, length - 1))
-
-    def _append(self, chunk: bytes, weight: int) -> None:
-        start = len(self._ids)
-        for position, pair in enumerate(pairwise(chunk), start):
-            self._add(pair, position, weight)
-        self._ids.extend(chunk)
-        self._ids.append(_BOUNDARY)
-        self._weights += [weight] * (len(chunk) + 1)
-
-    def _add(self, pair: Pair, position: int, weight: int) -> None:
-        if pair in self.counts:
-            self.counts[pair] += weight
-            self._places[pair].append(position)
-        else:
-            self.counts[pair] = weight
-            self._places[pair] = array("q", [position])
-
-    def forget(self, pair: Pair) -> None:
-        """Free what is kept about a pair that no longer occurs."""
-        del self.counts[pair], self._places[pair]
-
-    def merge(self, pair: Pair, new_id: int) -> set[Pair]:
-        """Put `new_id` wherever `pair` stands, and return the pairs that this created.
-
-        Places are in ascending order, so that a run such as "aaa" is merged from the left.
-        """
-        first, second = pair
-        ids, counts = self._ids, self.counts
-        created: set[Pair] = set()
-        for position in self._places[pair]:
-            partner = self._next[position]
-            if ids[position] != first or ids[partner] != second:
-                continue
-            weight = self._weights[position]
-            before, after = self._previous[position], self._next[partner]
-            left, right = ids[before], ids[after]
-            if left != _BOUNDARY:
-                counts[left, first] -= weight
-                self._add((left, new_id), before, weight)
-                created.add((left, new_id))
-            if right != _BOUNDARY:
-                counts[second, right] -= weight
-                self._add((new_id, right), position, weight)
-                created.add((new_id, right))
-            ids[position], ids[partner] = new_id, _BOUNDARY
-            self._next[position], self._previous[after] = after, position
-        self.forget(pair)
-        return created
+def _inverse(byte_order: bytes) -> bytes:
+    """The id of each byte."""
+    return bytes(np.argsort(np.frombuffer(byte_order, np.uint8)).tolist())
 
 
-def _as_bytes(merges: Iterable[Pair]) -> list[tuple[bytes, bytes]]:
-    tokens = [bytes([byte]) for byte in range(_BYTES)]
+def as_bytes(merges: Iterable[Pair], byte_order: bytes) -> list[tuple[bytes, bytes]]:
+    """The two parts of each merge, which are ids so far, as bytes."""
+    tokens = [bytes([byte]) for byte in byte_order]
     parts = []
     for left, right in merges:
         parts.append((tokens[left], tokens[right]))
         tokens.append(tokens[left] + tokens[right])
     return parts
+
+
+def _every_other(places: Ints, consumed: Ints) -> npt.NDArray[np.bool_]:
+    """Which places of a pair of equal ids are merged: in a run such as "aaaa", every second one."""
+    begins_run = np.append(True, consumed[:-1] != places[1:])
+    number = np.arange(len(places))
+    begin = np.maximum.accumulate(np.where(begins_run, number, 0))
+    merged: npt.NDArray[np.bool_] = (number - begin) % 2 == 0
+    return merged

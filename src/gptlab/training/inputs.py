@@ -10,7 +10,8 @@ from pathlib import Path
 
 from gptlab.config import TrainConfig
 from gptlab.config.training import AUTO, TOY_EVAL, TOY_TOKENIZER, TOY_TRAIN
-from gptlab.data import Corpus, TokenDataset, open_corpus, prepare_cached, toy
+from gptlab.corpus import Corpus, open_corpus
+from gptlab.data import TokenDataset, prepare_cached, toy
 from gptlab.data.shards import is_dataset
 from gptlab.errors import ConfigError, DataError
 from gptlab.tokenizer import BPETokenizer, Tokenizer, load_tokenizer, train_bpe
@@ -50,8 +51,15 @@ def load_inputs(config: TrainConfig, *, saved: Tokenizer | None, say: Say) -> In
     datasets = [
         TokenDataset(part, tokenizer=tokenizer.fingerprint())
         if isinstance(part, Path)
-        else prepare_cached(part, tokenizer, cache=cache, progress=not config.quiet)
-        for part in (train, evaluation)
+        else prepare_cached(
+            part,
+            tokenizer,
+            cache=cache,
+            dropout=dropout,
+            seed=config.seed,
+            progress=not config.quiet,
+        )
+        for part, dropout in ((train, config.bpe_dropout), (evaluation, 0.0))
     ]
     if len(datasets[1]) < 2:
         raise DataError("the evaluation text is a single token; give a longer --eval_data")
@@ -73,16 +81,22 @@ def write_shipped_data(config: TrainConfig, say: Say) -> None:
 
 def _open_data(config: TrainConfig, say: Say) -> tuple[Corpus | Path, Corpus | Path]:
     train = _open(config.train_data, say)
+    if isinstance(train, Path) and config.bpe_dropout:
+        raise ConfigError(
+            f"{train} is prepared already, so that bpe_dropout {config.bpe_dropout} comes too "
+            "late; give its text, or leave bpe_dropout out"
+        )
     if config.eval_data != AUTO:
         return train, _open(config.eval_data, say)
     if isinstance(train, Path):
         raise ConfigError(f"{train} is prepared already and can't be split; write --eval_data")
     kept, held_out = train.split(config.dev_size)
-    what = (
-        f"{len(held_out.files)} of {len(train.files)} files"
-        if len(train.files) > 1
-        else f"the last {config.dev_size:.0%}"
-    )
+    if len(train.files) > 1:
+        what = f"{len(held_out.files)} of {len(train.files)} files"
+    elif train.is_one_text:
+        what = f"the last {config.dev_size:.0%}"
+    else:
+        what = f"about {config.dev_size:.0%} of the documents"
     say(f"evaluation text: {what} of {train.root}, held out (--eval_data names another)")
     return kept, held_out
 
@@ -92,7 +106,9 @@ def _open(path: str, say: Say) -> Corpus | Path:
         return Path(path)
     corpus = open_corpus(path)
     if corpus.skipped:
-        say(f"left out: {corpus.skipped} file(s) under {path} that are not UTF-8 text")
+        say(
+            f"left out: {corpus.skipped} file(s) under {path} that are binary, damaged or not UTF-8"
+        )
     return corpus
 
 
@@ -116,11 +132,9 @@ def _own_tokenizer(train: Corpus, vocab_size: int, cache: Path, say: Say) -> Tok
     folder = cache / f"tokenizer-{hashlib.sha256(key.encode()).hexdigest()[:20]}"
     if folder.exists():
         return BPETokenizer.load(folder)
-    tokenizer = train_bpe(texts=train.documents(), vocab_size=vocab_size)
+    tokenizer = train_bpe(texts=train.streams(), vocab_size=vocab_size)
     _save_whole(tokenizer, folder)
     say(f"trained a tokenizer of {tokenizer.vocab_size} tokens (--tokenizer names another)")
-    if tokenizer.vocab_size < vocab_size:
-        say(f"the text has no more to merge: --tgt_vocab_size {vocab_size} can't be reached")
     return tokenizer
 
 
@@ -139,7 +153,10 @@ def _save_whole(tokenizer: Tokenizer, folder: Path) -> None:
 
 def _floor(evaluation: Corpus | Path, dataset: TokenDataset) -> float | None:
     """Nats per character of the shipped kind of stories, else None."""
-    if isinstance(evaluation, Path) or len(evaluation.files) > 1:
+    if isinstance(evaluation, Path) or not evaluation.is_one_text:
+        return None
+    beginning = next(next(evaluation.streams()))
+    if toy.log_likelihood(beginning.partition(toy.SEPARATOR)[0]) is None:
         return None
     likelihood = toy.log_likelihood(next(evaluation.documents()))
     return None if likelihood is None else -likelihood / int(dataset.manifest["characters"])

@@ -1,6 +1,7 @@
 """Vocabularies of others behind the `Tokenizer` protocol."""
 
 from gptlab.tokenizer.adapters.sentencepiece import SENTENCEPIECE_FILE, SentencePieceTokenizer
+from gptlab.tokenizer.adapters.sentencepiece_trainer import train_sentencepiece
 from gptlab.tokenizer.adapters.tiktoken import TIKTOKEN_FILE, TiktokenTokenizer
 
 __all__ = [
@@ -8,4 +9,5 @@ __all__ = [
     "TIKTOKEN_FILE",
     "SentencePieceTokenizer",
     "TiktokenTokenizer",
+    "train_sentencepiece",
 ]

@@ -5,21 +5,28 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Self
 
+import numpy as np
 import sentencepiece
+from numpy.typing import NDArray
 
 from gptlab.errors import TokenizerError
+from gptlab.tokenizer.adapters.shared import refuse_dropout
+from gptlab.tokenizer.base import SpecialNames, TokenArray, token_dtype
 from gptlab.tokenizer.files import read_file, write_files
 from gptlab.tokenizer.ids import checked_ids, split_special, without_surrogates
+from gptlab.tokenizer.special import allowed_names
 
 SENTENCEPIECE_FILE = "tokenizer.model"
+SPACE_MARK = "\u2581"
 
 
 class SentencePieceTokenizer:
     """A SentencePiece model (Kudo and Richardson 2018) behind the `Tokenizer` protocol.
 
-    SentencePiece normalises text, most models merge runs of spaces, and what their pieces do not
-    cover becomes the unknown token: `decode(encode(text)) == text` is not promised. A special id
-    is None where the model has none.
+    `decode(encode(text)) == text` holds for models of `train_sentencepiece`, lone surrogates
+    apart. Others promise less: most normalise text and merge runs of spaces, what their pieces do
+    not cover becomes the unknown token, and U+2581, which is SentencePiece's mark for a space,
+    comes back as one. A special id is None where the model has none.
 
     Args:
         model: Path of a `.model` file, or its content.
@@ -35,8 +42,9 @@ class SentencePieceTokenizer:
         self._special_ids = {
             self._processor.id_to_piece(i): i
             for i in range(self.vocab_size)
-            if self._processor.is_control(i)
+            if self._processor.is_control(i) or self._processor.is_unknown(i)
         }
+        self._mark_ids = _mark_ids(self._processor)
 
     @property
     def vocab_size(self) -> int:
@@ -63,14 +71,60 @@ class SentencePieceTokenizer:
         """Id of the piece that ends a document."""
         return _id_or_none(self._processor.eos_id())
 
-    def encode(self, text: str, *, allow_special: bool = False) -> list[int]:
-        """Ids of `text`; with `allow_special`, control pieces such as "</s>" become their ids."""
-        if not allow_special:
-            return [int(i) for i in self._processor.encode(without_surrogates(text))]
+    @property
+    def divisible(self) -> bool:
+        """False: a piece may span any two characters."""
+        return False
+
+    def encode(
+        self,
+        text: str,
+        *,
+        allowed_special: SpecialNames = (),
+        disallowed_special: SpecialNames = (),
+        dropout: float = 0.0,
+        seed: int | None = None,  # noqa: ARG002 (the protocol has it, beside dropout)
+    ) -> list[int]:
+        """Ids of `text`.
+
+        Args:
+            text: Any string; a lone surrogate counts as U+FFFD.
+            allowed_special: Names of control pieces, such as "</s>", that become their ids, or
+                "all"; the others are plain text.
+            disallowed_special: Strings that must not be in `text`, or "all" for the control pieces
+                that are not allowed.
+            dropout: 0; the library's own sampling has one seed for the whole process.
+            seed: Of no effect.
+
+        Raises:
+            TokenizerError: `text` has a disallowed special token, an allowed one does not exist,
+                or `dropout` is not 0.
+        """
+        refuse_dropout(dropout)
+        special = self._special_ids
+        allowed = allowed_names(
+            text, special, allowed=allowed_special, disallowed=disallowed_special
+        )
         ids: list[int] = []
-        for part in split_special(text, self._special_ids):
-            ids += [part] if isinstance(part, int) else self.encode(part)
+        for part in split_special(text, {name: special[name] for name in allowed}):
+            ids += [part] if isinstance(part, int) else self._plain_ids(part).tolist()
         return ids
+
+    def encode_to_array(self, text: str) -> TokenArray:
+        """Ids of `text`, all of it plain: uint16 up to a vocabulary of 65536, else uint32."""
+        return self._plain_ids(text).astype(token_dtype(self.vocab_size))
+
+    def _plain_ids(self, text: str) -> NDArray[np.int32]:
+        text = without_surrogates(text)
+        stretches = text.split(SPACE_MARK) if self._mark_ids.size else [text]
+        parts = [self._processor.encode(stretches[0], return_type="numpy")]
+        for stretch in stretches[1:]:
+            parts += [self._mark_ids, self._processor.encode(stretch, return_type="numpy")]
+        return np.concatenate(parts)
+
+    def encode_to_arrays(self, texts: Iterable[str]) -> list[TokenArray]:
+        """`encode_to_array` for each text."""
+        return [self.encode_to_array(text) for text in texts]
 
     def encode_batch(self, texts: Iterable[str]) -> list[list[int]]:
         """`encode` for each text."""
@@ -83,6 +137,18 @@ class SentencePieceTokenizer:
             TokenizerError: An id is outside the vocabulary.
         """
         return str(self._processor.decode(checked_ids(ids, self.vocab_size)))
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """The bytes that one id adds to a text; of a control or the unknown piece, its name.
+
+        Raises:
+            TokenizerError: The id is outside the vocabulary.
+        """
+        (checked,) = checked_ids([token_id], self.vocab_size)
+        piece = str(self._processor.id_to_piece(checked))
+        if self._processor.is_byte(checked):
+            return bytes([int(piece[1:-1], 16)])
+        return piece.replace(SPACE_MARK, " ").encode()
 
     def save(self, folder: str | Path) -> None:
         """Write the model to `tokenizer.model`.
@@ -114,6 +180,18 @@ def _processor(model: bytes, name: str) -> sentencepiece.SentencePieceProcessor:
     except RuntimeError as error:
         raise _no_model(name) from error
     raise _no_model(name)
+
+
+def _mark_ids(processor: sentencepiece.SentencePieceProcessor) -> NDArray[np.int32]:
+    """The three bytes of U+2581, where the model tells it from a space by them; else nothing.
+
+    That needs pieces for bytes, and spaces that neither vanish nor are added, so that text can be
+    encoded in stretches.
+    """
+    ids = [processor.piece_to_id(f"<0x{byte:02X}>") for byte in SPACE_MARK.encode()]
+    spaces = "".join(processor.encode("   ", out_type=str))
+    usable = all(map(processor.is_byte, ids)) and spaces == 3 * SPACE_MARK
+    return np.array(ids if usable else [], dtype=np.int32)
 
 
 def _no_model(name: str) -> TokenizerError:

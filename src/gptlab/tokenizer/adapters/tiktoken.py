@@ -9,10 +9,16 @@ from typing import Any, Self, TypeVar
 import tiktoken
 
 from gptlab.errors import TokenizerError
+from gptlab.tokenizer.adapters.shared import in_background, one_line, refuse_dropout
+from gptlab.tokenizer.base import SpecialNames, TokenArray, token_dtype
 from gptlab.tokenizer.files import read_json, to_json, write_files
-from gptlab.tokenizer.ids import bytes_to_text, checked_ids, unknown_id
+from gptlab.tokenizer.ids import bytes_to_text, checked_ids, unknown_id, without_surrogates
+from gptlab.tokenizer.special import allowed_names
 
 TIKTOKEN_FILE = "tiktoken.json"
+
+# Enough for the largest file, 3.6 MB, at half a megabit a second.
+_PATIENCE_SECONDS = 60.0
 
 Encoded = TypeVar("Encoded")
 
@@ -35,17 +41,15 @@ class TiktokenTokenizer:
         """One of tiktoken's own encodings, such as "gpt2"; downloaded if it is not cached yet.
 
         Raises:
-            TokenizerError: tiktoken knows no such encoding, or it can't be fetched.
+            TokenizerError: tiktoken knows no such encoding, or it can't be had within a minute.
         """
         try:
-            return cls(tiktoken.get_encoding(name))
-        except ValueError as error:
-            names = ", ".join(tiktoken.list_encoding_names())
-            raise TokenizerError(f"tiktoken can't provide {name!r}: it knows {names}") from error
-        except OSError as error:
+            return cls(in_background(lambda: _named(name), seconds=_PATIENCE_SECONDS))
+        except (OSError, ValueError) as error:
             raise TokenizerError(
-                f"tiktoken can't fetch the encoding {name!r} ({type(error).__name__}): go online "
-                f"once, or load a folder that it was saved to"
+                f"tiktoken can't fetch the encoding {name!r} ({one_line(error)}): load it once on "
+                f"a machine that is online, with TIKTOKEN_CACHE_DIR set to a folder, then copy "
+                f"that folder here and set TIKTOKEN_CACHE_DIR to it"
             ) from error
 
     @property
@@ -70,15 +74,60 @@ class TiktokenTokenizer:
         """Id of "<|endoftext|>", if there is one."""
         return self._encoding._special_tokens.get("<|endoftext|>")
 
-    def encode(self, text: str, *, allow_special: bool = False) -> list[int]:
-        """Ids of `text`; with `allow_special`, "<|endoftext|>" and its like become their ids.
+    @property
+    def divisible(self) -> bool:
+        """False: an encoding may have any pattern."""
+        return False
+
+    def encode(
+        self,
+        text: str,
+        *,
+        allowed_special: SpecialNames = (),
+        disallowed_special: SpecialNames = (),
+        dropout: float = 0.0,
+        seed: int | None = None,  # noqa: ARG002 (the protocol has it, beside dropout)
+    ) -> list[int]:
+        """Ids of `text`.
+
+        Args:
+            text: Any string; a lone surrogate counts as U+FFFD.
+            allowed_special: Names of special tokens, such as "<|endoftext|>", that become their
+                ids, or "all"; the others are plain text.
+            disallowed_special: Strings that must not be in `text`, or "all" for the special tokens
+                that are not allowed.
+            dropout: 0; tiktoken has no dropout.
+            seed: Of no effect.
+
+        Raises:
+            TokenizerError: `text` has a disallowed special token, an allowed one does not exist,
+                `dropout` is not 0, or tiktoken gives up, as it does on some very long runs of
+                whitespace.
+        """
+        refuse_dropout(dropout)
+        special = self._encoding._special_tokens
+        allowed = allowed_names(
+            text, special, allowed=allowed_special, disallowed=disallowed_special
+        )
+        if not allowed:
+            return _guarded(lambda: self._encoding.encode_ordinary(text))
+        return _guarded(
+            lambda: self._encoding.encode(text, allowed_special=allowed, disallowed_special=())
+        )
+
+    def encode_to_array(self, text: str) -> TokenArray:
+        """Ids of `text`, all of it plain: uint16 up to a vocabulary of 65536, else uint32.
 
         Raises:
             TokenizerError: tiktoken gives up, as it does on some very long runs of whitespace.
         """
-        if allow_special:
-            return _guarded(lambda: self._encoding.encode(text, allowed_special="all"))
-        return _guarded(lambda: self._encoding.encode_ordinary(text))
+        text = without_surrogates(text)
+        ids = _guarded(lambda: self._encoding.encode_to_numpy(text, disallowed_special=()))
+        return ids.astype(token_dtype(self.vocab_size))
+
+    def encode_to_arrays(self, texts: Iterable[str]) -> list[TokenArray]:
+        """`encode_to_array` for each text."""
+        return [self.encode_to_array(text) for text in texts]
 
     def encode_batch(self, texts: Iterable[str]) -> list[list[int]]:
         """`encode` for each text, on several threads.
@@ -94,13 +143,22 @@ class TiktokenTokenizer:
         Raises:
             TokenizerError: An id is outside the vocabulary.
         """
-        parts = []
-        for token_id in checked_ids(ids, self.vocab_size):
-            try:
-                parts.append(self._encoding.decode_single_token_bytes(token_id))
-            except KeyError as error:
-                raise unknown_id(token_id, self.vocab_size) from error
-        return bytes_to_text(b"".join(parts))
+        return bytes_to_text(b"".join(map(self._bytes_of, checked_ids(ids, self.vocab_size))))
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """The bytes that one id stands for.
+
+        Raises:
+            TokenizerError: The id is outside the vocabulary, or in one of its gaps.
+        """
+        (checked,) = checked_ids([token_id], self.vocab_size)
+        return self._bytes_of(checked)
+
+    def _bytes_of(self, token_id: int) -> bytes:
+        try:
+            return self._encoding.decode_single_token_bytes(token_id)
+        except KeyError as error:
+            raise unknown_id(token_id, self.vocab_size) from error
 
     def save(self, folder: str | Path) -> None:
         """Write one self-contained file, `tiktoken.json`, from which `load` needs no network.
@@ -139,6 +197,18 @@ class TiktokenTokenizer:
             "ranks": {base64.b64encode(token).decode(): rank for token, rank in ranks},
             "special_tokens": dict(special),
         }
+
+
+def _named(name: str) -> tiktoken.Encoding:
+    try:
+        return tiktoken.get_encoding(name)
+    except ValueError as error:
+        names = tiktoken.list_encoding_names()
+        if name in names:
+            raise
+        raise TokenizerError(
+            f"tiktoken can't provide {name!r}: it knows {', '.join(names)}"
+        ) from error
 
 
 def _guarded(encode: Callable[[], Encoded]) -> Encoded:

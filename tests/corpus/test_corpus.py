@@ -1,15 +1,13 @@
-"""Corpora: what counts as a document, and how a held-out part is split off."""
+"""Corpora: which files count, what they are called, and what their fingerprint tells apart."""
 
+import gzip
 import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from gptlab.data import Corpus, open_corpus
-from gptlab.data.corpus import read_text
-from gptlab.errors import DataError
+from gptlab.corpus import Corpus, open_corpus
+from gptlab.errors import ConfigError, DataError
 from gptlab.tokenizer import train_bpe
 
 
@@ -116,70 +114,8 @@ def test_an_unreadable_file_is_refused(tmp_path):
 
 def test_line_ends_are_kept(tmp_path):
     content = "unix\nwindows\r\nmac\rseparators\u2028\x0bend"
-    assert read_text(write(tmp_path / "a.txt", content)) == content
+    write(tmp_path / "a.txt", content)
     assert texts(open_corpus(tmp_path)) == [content]
-
-
-def test_a_file_is_split_at_a_lines_start(tmp_path):
-    text = "".join(f"line {n}\n" for n in range(100))
-    train, held_out = open_corpus(write(tmp_path / "a.txt", text)).split(0.1)
-    (kept,), (rest,) = texts(train), texts(held_out)
-    assert kept + rest == text
-    assert kept.endswith("\n")
-    assert rest.startswith("line ")
-    assert len(rest) == pytest.approx(0.1 * len(text), abs=8)
-
-
-@settings(max_examples=200, deadline=None)
-@given(st.text("ab\n", min_size=2, max_size=60), st.floats(0.001, 0.999))
-def test_a_file_is_split_into_two_parts_that_join(tmp_path_factory, text, share):
-    path = write(tmp_path_factory.getbasetemp() / "split" / "a.txt", text)
-    train, held_out = open_corpus(path).split(share)
-    (kept,), (rest,) = texts(train), texts(held_out)
-    assert kept + rest == text
-    assert kept
-    assert rest
-
-
-def test_a_folder_of_one_file_is_split_like_the_file(tmp_path):
-    write(tmp_path / "a.txt", "one\ntwo\nthree\nfour\n")
-    train, held_out = open_corpus(tmp_path).split(0.3)
-    assert texts(train)[0] + texts(held_out)[0] == "one\ntwo\nthree\nfour\n"
-
-
-@pytest.fixture
-def many(tmp_path) -> Path:
-    for number in range(200):
-        write(tmp_path / f"{number:03}.txt", f"text {number}")
-    return tmp_path
-
-
-def test_a_folder_is_split_by_whole_files(many):
-    corpus = open_corpus(many)
-    train, held_out = corpus.split(0.2)
-    assert sorted(train.files + held_out.files) == sorted(corpus.files)
-    assert not set(train.files) & set(held_out.files)
-    assert 20 <= len(held_out.files) <= 60
-    assert corpus.split(0.2) == (train, held_out)
-
-
-def test_a_folders_split_stays_when_files_are_added(many):
-    before = open_corpus(many).split(0.2)
-    for number in range(50):
-        write(many / f"new-{number}.txt", "more text " * 20)
-    after = open_corpus(many).split(0.2)
-    for old, new in zip(before, after, strict=True):
-        assert set(old.files) <= set(new.files)
-
-
-@pytest.mark.parametrize("share", [0.001, 0.5, 0.999])
-@pytest.mark.parametrize("count", [2, 3])
-def test_neither_part_of_a_folder_is_empty(tmp_path, share, count):
-    for number in range(count):
-        write(tmp_path / f"{number}.txt", "text")
-    train, held_out = open_corpus(tmp_path).split(share)
-    assert train.files
-    assert held_out.files
 
 
 def test_fingerprint_is_of_the_content(tmp_path):
@@ -188,6 +124,7 @@ def test_fingerprint_is_of_the_content(tmp_path):
     changed = open_corpus(write(tmp_path / "c.txt", "text\nless\n"))
     assert first.fingerprint() == renamed.fingerprint()
     assert first.fingerprint() != changed.fingerprint()
+    assert first.fingerprint() != open_corpus(tmp_path / "a.txt", errors="replace").fingerprint()
     parts = first.split(0.5)
     assert len({first.fingerprint(), *(part.fingerprint() for part in parts)}) == 3
 
@@ -200,11 +137,51 @@ def test_fingerprint_tells_one_document_from_two(tmp_path):
     assert len(fingerprints) == 2
 
 
-def test_a_split_skips_the_blank_lines_at_its_border(tmp_path):
-    (tmp_path / "stories.txt").write_text("one one one\n\n\ntwo two two\n")
-    train, evaluation = open_corpus(tmp_path / "stories.txt").split(0.6)
-    assert list(train.documents()) == ["one one one\n\n\n"]
-    assert list(evaluation.documents()) == ["two two two\n"]
+def test_fingerprint_tells_how_a_file_is_read(tmp_path):
+    line = '{"text": "a", "other": "b"}\n'
+    rows = write(tmp_path / "a.jsonl", line)
+    readings = [
+        open_corpus(rows),
+        open_corpus(rows, field="other"),
+        open_corpus(write(tmp_path / "a.txt", line)),
+    ]
+    assert len({reading.fingerprint() for reading in readings}) == 3
+    assert len({text for reading in readings for text in texts(reading)}) == 3
+
+
+def test_replace_keeps_a_folders_files_that_are_not_utf8_but_none_with_nul(tmp_path):
+    write(tmp_path / "folder/latin.txt", "déjà".encode("latin1"))
+    binary = write(tmp_path / "folder/image.png", b"\x89PNG\0")
+    corpus = open_corpus(tmp_path / "folder", errors="replace")
+    assert texts(corpus) == ["d\ufffdj\ufffd"]
+    assert corpus.skipped == 1
+    assert texts(open_corpus(binary, errors="replace")) == ["\ufffdPNG\0"]
+
+
+def test_another_treatment_of_errors_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="errors is 'ignore'; choose one of strict, replace"):
+        open_corpus(write(tmp_path / "a.txt", "a"), errors="ignore")  # type: ignore[arg-type]
+
+
+def test_several_paths_are_one_corpus(tmp_path):
+    write(tmp_path / "b/2.txt", "two")
+    write(tmp_path / "b/1.txt", "one")
+    write(tmp_path / "b/image.png", b"\0")
+    named = write(tmp_path / "a.jsonl.gz", gzip.compress(b'{"text": "x"}\n{"text": "y"}'))
+    corpus = open_corpus([tmp_path / "b", str(named), tmp_path / "b" / "2.txt"])
+    assert texts(corpus) == ["one", "two", "x", "y"]
+    assert corpus.skipped == 1
+    assert corpus.root == tmp_path / "b"
+    assert corpus.name == "b and 2 more"
+    assert open_corpus([named, named]).name == open_corpus(named).name == "a"
+
+
+def test_each_of_several_paths_must_be_there(tmp_path):
+    path = write(tmp_path / "a.txt", "a")
+    with pytest.raises(DataError, match="nowhere does not exist"):
+        open_corpus([path, tmp_path / "nowhere"])
+    with pytest.raises(DataError, match="the corpus has no path; give"):
+        open_corpus([])
 
 
 def test_a_tokenizer_beside_the_texts_is_no_text(tmp_path):

@@ -1,0 +1,141 @@
+"""A file's bytes, decompressed while they are read."""
+
+import sys
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from gzip import GzipFile
+from io import SEEK_CUR, BufferedReader, RawIOBase
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gptlab.errors import DataError
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+PIECE_BYTES = 1 << 20
+
+# zstd makes 128 KiB at most of a block, and a block takes 4 bytes at least: so 32 MiB at worst.
+_ZSTD_BYTES = 1024
+
+
+class NotTextError(DataError):
+    """A file can't be read, or is damaged, binary or not UTF-8; in a folder, it is skipped."""
+
+
+def compression(file: Path) -> str:
+    """The suffix of a compressed file, as in ".gz"; empty for others."""
+    suffix = file.suffix.lower()
+    return suffix if suffix in _DECOMPRESSORS else ""
+
+
+@contextmanager
+def opened_as_stored(file: Path) -> Iterator[BufferedReader]:
+    """The bytes of a file as they are on disk.
+
+    Raises:
+        NotTextError: The file can't be opened, or what is done with it finds it unreadable.
+    """
+    try:
+        with file.open("rb") as stream:
+            yield stream
+    except (OSError, EOFError, zlib.error) as error:
+        if isinstance(error, OSError) and error.strerror:
+            raise NotTextError(f"{file} can't be read: {error.strerror}") from None
+        raise damaged(file, error) from None
+
+
+@contextmanager
+def opened(file: Path) -> Iterator[BufferedReader]:
+    """The bytes of a file, decompressed.
+
+    Raises:
+        NotTextError: As for `opened_as_stored`.
+        DataError: The package that decompresses the file is missing.
+    """
+    with opened_as_stored(file) as stored:
+        decompressed = _DECOMPRESSORS.get(compression(file))
+        yield stored if decompressed is None else decompressed(stored)
+
+
+def damaged(file: Path, reason: object) -> NotTextError:
+    """The error of a file whose format is broken."""
+    shown = " ".join(str(reason).split())
+    return NotTextError(f"{file} is damaged ({shown}); replace it with a whole copy")
+
+
+def pieces(stream: BufferedReader, count: int | None = None) -> Iterator[bytes]:
+    """The next `count` bytes of a stream, or all that follow, at most 1 MiB at a time."""
+    left = sys.maxsize if count is None else count
+    while data := stream.read(min(left, PIECE_BYTES)):
+        left -= len(data)
+        yield data
+
+
+def skip(stream: BufferedReader, count: int) -> None:
+    """Move on by `count` bytes, by reading them where the stream can't seek."""
+    if stream.seekable():
+        stream.seek(count, SEEK_CUR)
+    else:
+        for _ in pieces(stream, count):
+            pass
+
+
+def _gzip(stored: BufferedReader) -> BufferedReader:
+    return BufferedReader(GzipFile(fileobj=stored), PIECE_BYTES)
+
+
+def _zstd(stored: BufferedReader) -> BufferedReader:
+    return BufferedReader(_PieceReader(_zstd_pieces(stored)), PIECE_BYTES)
+
+
+def _zstd_pieces(stored: BufferedReader) -> Iterator[bytes]:
+    """The content of all frames. zstandard's own reader takes a cut-off file for a whole one."""
+    try:
+        import zstandard
+    except ImportError:
+        raise DataError(
+            f"{stored.name} needs the package zstandard; run pip install 'gptlab[zst]'"
+        ) from None
+    frame = zstandard.ZstdDecompressor().decompressobj()
+    try:
+        while rest := stored.read(_ZSTD_BYTES):
+            while rest:
+                if frame.eof:
+                    frame = zstandard.ZstdDecompressor().decompressobj()
+                yield frame.decompress(rest)
+                rest = frame.unused_data
+    except zstandard.ZstdError as error:
+        raise OSError(str(error)) from None
+    if not frame.eof:
+        raise EOFError("it ends within a frame")
+
+
+class _PieceReader(RawIOBase):
+    """Pieces of bytes as a stream."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces = pieces
+        self._rest = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: "WriteableBuffer") -> int:
+        while not self._rest:
+            piece = next(self._pieces, None)
+            if piece is None:
+                return 0
+            self._rest = memoryview(piece)
+        target = memoryview(buffer).cast("B")
+        count = min(len(target), len(self._rest))
+        target[:count] = self._rest[:count]
+        self._rest = self._rest[count:]
+        return count
+
+
+_DECOMPRESSORS: dict[str, Callable[[BufferedReader], BufferedReader]] = {
+    ".gz": _gzip,
+    ".zst": _zstd,
+}

@@ -1,0 +1,110 @@
+"""Count the chunks of a corpus: the only part of training that reads all of it."""
+
+import os
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+
+import numpy as np
+from tqdm import tqdm
+
+from gptlab.parallel import batched, parallel_map
+from gptlab.tokenizer.chunk_table import ChunkTable
+from gptlab.tokenizer.patterns import BLOCK_CHARACTERS, blocks
+from gptlab.tokenizer.splitting import Ints, split_arrays
+
+_BATCH_CHARACTERS = 1 << 21
+_MAX_TABLE = 1 << 18
+
+
+def count_chunks(
+    texts: Iterable[str | Iterable[str]],
+    pattern: str,
+    *,
+    processes: int | None = None,
+    progress: bool = False,
+) -> Counter[bytes]:
+    """How often each chunk occurs, in bytes of UTF-8.
+
+    Args:
+        texts: Each a string, or the pieces of one that is too long to be held in memory. A chunk
+            never spans two texts, and may span pieces: where they are cut changes nothing.
+        pattern: A name in `SPLIT_PATTERNS`.
+        processes: Processes that share the work; one a core if None. Changes nothing else.
+        progress: Show a progress bar on standard error.
+
+    Raises:
+        WorkerError: One of the processes was killed.
+    """
+    documents = ([text] if isinstance(text, str) else text for text in texts)
+    batches = batched(chain.from_iterable(map(blocks, documents)), _BATCH_CHARACTERS, length=len)
+    tallies: dict[Hashable, _Tally] = defaultdict(_Tally)
+    make_counter = partial(_BatchCounter, pattern)
+    with tqdm(desc="counting", unit="B", unit_scale=True, disable=not progress) as bar:
+        for batch in parallel_map(make_counter, batches, processes=processes):
+            tallies[batch.numbering].add(batch)
+            bar.update(batch.size)
+    totals: Counter[bytes] = Counter()
+    while tallies:
+        _, tally = tallies.popitem()
+        totals.update(tally.counts())
+    return totals
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """What a process has found in a part of the corpus."""
+
+    size: int
+    """Bytes of text."""
+    numbering: Hashable
+    """Which process has numbered the chunks, and with which of its tables."""
+    new_chunks: list[bytes]
+    """The chunks that the table holds since this batch; their numbers follow on the last one's."""
+    numbers: Ints
+    """Which chunks occur."""
+    counts: Ints
+    """How often each of them does."""
+
+
+class _BatchCounter:
+    """Counts batch after batch; the table that it keeps makes it fast, and is renewed when full."""
+
+    def __init__(self, pattern: str) -> None:
+        self._pattern = pattern
+        self._tables = 0
+        self._table = ChunkTable()
+
+    def __call__(self, texts: list[str]) -> _Batch:
+        if len(self._table) > _MAX_TABLE:
+            self._tables += 1
+            self._table = ChunkTable()
+        known = len(self._table)
+        found = []
+        size = 0
+        for group in batched(texts, BLOCK_CHARACTERS, length=len):
+            chunks = split_arrays(group, self._pattern)
+            found.append(self._table.number(chunks))
+            size += int(chunks.lengths.sum())
+        counts = np.bincount(np.concatenate(found))
+        numbers = counts.nonzero()[0]
+        numbering = os.getpid(), self._tables
+        return _Batch(size, numbering, self._table.chunks(known), numbers, counts[numbers])
+
+
+class _Tally:
+    """The sum of the batches that were counted with one table."""
+
+    def __init__(self) -> None:
+        self._chunks: list[bytes] = []
+        self._counts = np.zeros(0, np.int64)
+
+    def add(self, batch: _Batch) -> None:
+        self._chunks += batch.new_chunks
+        self._counts = np.append(self._counts, np.zeros(len(batch.new_chunks), np.int64))
+        self._counts[batch.numbers] += batch.counts
+
+    def counts(self) -> dict[bytes, int]:
+        return dict(zip(self._chunks, self._counts.tolist(), strict=True))

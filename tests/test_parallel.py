@@ -1,0 +1,154 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gptlab.errors import WorkerError
+from gptlab.parallel import batched, parallel_map
+
+
+class Square:
+    """Squares, and tells where."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, number):
+        self.calls += 1
+        return number * number, os.getpid(), self.calls
+
+
+def slow_first(folder):
+    def work(number):
+        if number == 0:
+            time.sleep(0.2)
+        Path(folder, str(number)).touch()
+        return number
+
+    return work
+
+
+def dies_at(last):
+    def work(number):
+        if number == last:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return number
+
+    return work
+
+
+def fails():
+    def work(number):
+        raise ValueError(f"no {number}")
+
+    return work
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_results_are_in_order(processes):
+    results = list(parallel_map(Square, range(100), processes=processes))
+    assert [square for square, _, _ in results] == [n * n for n in range(100)]
+    workers = {worker for _, worker, _ in results}
+    assert len(workers) <= processes
+    assert (os.getpid() in workers) == (processes == 1)
+    assert sum(max(c for _, w, c in results if w == worker) for worker in workers) == 100
+
+
+def test_a_slow_item_keeps_its_place(tmp_path):
+    assert list(parallel_map(partial(slow_first, tmp_path), range(9), processes=2)) == [*range(9)]
+
+
+def test_a_single_item_is_worth_no_process():
+    assert list(parallel_map(Square, [3], processes=4)) == [(9, os.getpid(), 1)]
+    assert list(parallel_map(Square, [], processes=4)) == []
+
+
+def test_items_are_read_no_further_than_needed():
+    read = 0
+
+    def items():
+        nonlocal read
+        for number in range(1000):
+            read = number
+            yield number
+
+    results = parallel_map(Square, items(), processes=2)
+    next(results)
+    assert read < 10
+    results.close()
+
+
+def test_errors_of_the_function_arrive():
+    with pytest.raises(ValueError, match="no 0"):
+        list(parallel_map(fails, range(5), processes=2))
+
+
+def test_a_killed_worker_is_an_error_of_one_line():
+    with pytest.raises(WorkerError, match="2 worker processes was killed") as caught:
+        list(parallel_map(partial(dies_at, 3), range(100), processes=2))
+    assert "\n" not in str(caught.value)
+
+
+@given(st.lists(st.text()), st.integers(1, 10))
+def test_batches(texts, size):
+    batches = list(batched(texts, size, length=len))
+    assert [text for batch in batches for text in batch] == texts
+    assert all(sum(map(len, batch)) >= size for batch in batches[:-1])
+    assert all(sum(map(len, batch[:-1])) < size for batch in batches)
+
+
+SCRIPT = r"""
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+import os, time
+from gptlab.parallel import parallel_map
+
+def make():
+    def work(number):
+        os.write(1, b"%d\n" % os.getpid())
+        time.sleep(0.05)
+    return work
+
+for _ in parallel_map(make, range(100000), processes=2):
+    pass
+"""
+
+
+@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGKILL, signal.SIGTERM])
+def test_workers_end_with_their_parent(by):
+    # A session of its own, as a terminal has: Ctrl-C there reaches parent and workers alike.
+    parent = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import signal; signal.signal(2, signal.default_int_handler)" + SCRIPT,
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    workers = {int(parent.stdout.readline()) for _ in range(8)}
+    (os.killpg if by == signal.SIGINT else os.kill)(parent.pid, by)
+    _, errors = parent.communicate(timeout=20)
+    assert len(workers) == 2
+    assert errors.count("Traceback") == (by == signal.SIGINT)
+    deadline = time.monotonic() + 10
+    while any(map(alive, workers)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(map(alive, workers))
+
+
+def alive(process):
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
