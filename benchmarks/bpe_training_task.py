@@ -26,13 +26,13 @@ Contender = tuple[Callable[[], None], Callable[[], list[Any]]]
 
 
 def gptlab(corpus: Path, vocab_size: int, cores: int, *, tie_break: str = "lowest") -> Contender:
-    import gptlab
+    from gptlab import train_bpe
 
     trained = []
 
     def train() -> None:
         trained.append(
-            gptlab.train_bpe(
+            train_bpe(
                 [corpus],
                 vocab_size=vocab_size,
                 pattern="gpt4",

@@ -52,7 +52,7 @@ def parallel_map(
     try:
         for item in chain(head, items):
             waiting.append(pool.submit(_call, item))
-            if len(waiting) > 2 * workers:
+            if len(waiting) > workers + 1:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()

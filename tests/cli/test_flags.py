@@ -131,6 +131,22 @@ def test_texts_keep_their_commas_and_brackets():
     assert command.stop == ("a, b", '"')
 
 
+def test_a_flag_takes_several_values_up_to_the_next_flag():
+    argv = ["--stop", "a", "-b", "--prompt", "x", "--stop=c", "--stop", "d"]
+    command = parsed(*argv, command=GenerateCommand)
+    assert command.stop == ("a", "-b", "c", "d")
+    assert command.prompt == "x"
+    with pytest.raises(ConfigError, match="'e' stands alone"):
+        parsed("--stop=c", "e", command=GenerateCommand)
+
+
+def test_help_among_the_values_is_help(capsys):
+    with pytest.raises(SystemExit) as end:
+        parsed("--stop", "a", "-h", command=GenerateCommand)
+    assert end.value.code == 0
+    assert "--stop str ..." in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     "prompt", ["null", "None", "not given", "", " x ", "true", "-5", "a\nb", "--x", "é"]
 )

@@ -76,6 +76,12 @@ def test_a_bad_value_is_one_line_that_names_setting_and_value(bad):
     assert "\n" not in message
 
 
+@pytest.mark.parametrize("share", [-0.1, 1.0])
+def test_bpe_dropout_leaves_some_merges(share):
+    with pytest.raises(ConfigError, match=f"bpe_dropout is {share}"):
+        TrainConfig(bpe_dropout=share)
+
+
 def test_both_names_of_the_vocabulary():
     assert ModelConfig(vocab_size=300) == ModelConfig(tgt_vocab_size=300)
     assert TrainConfig(tgt_vocab_size=300).part(ModelConfig).vocab_size == 300

@@ -70,9 +70,14 @@ def test_same_merges_as_the_naive_trainer(text, num_merges, pattern):
     assert tokenizer.merges == naive_merges(chunks_of(text, pattern), num_merges)
 
 
-def test_the_learner_alone_over_thousands_of_corpora():
-    random = Random(0)
-    for _ in range(3000):
+@pytest.mark.parametrize("few", [0, 3, 1000])
+@pytest.mark.parametrize("large", [0, 1000])
+def test_the_learner_alone_over_thousands_of_corpora(few, large, monkeypatch):
+    # Whether places are merged one by one or by arrays, and how wide they are, changes nothing.
+    monkeypatch.setattr("gptlab.tokenizer.trainer._FEW", few)
+    monkeypatch.setattr("gptlab.tokenizer.trainer._LARGE", large)
+    random = Random(few)
+    for _ in range(700):
         letters = random.choice([b"ab", b"abc", bytes(range(256))])
         heaviest = random.choice([1, 3, 100, 10**12])
         chunks = {

@@ -14,7 +14,7 @@ from gptlab.errors import DataError
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-PIECE_BYTES = 1 << 20
+PIECE_BYTES = 1 << 18
 
 # zstd makes 128 KiB at most of a block, and a block takes 4 bytes at least: so 32 MiB at worst.
 _ZSTD_BYTES = 1024

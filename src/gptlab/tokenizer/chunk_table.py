@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from gptlab.tokenizer.splitting import Chunks, Ints
+from gptlab.tokenizer.splitting import Chunks, Flags, Ints
 
 Words = npt.NDArray[np.uint64]
 
@@ -20,12 +20,12 @@ _FIRST_FACTOR, _SECOND_FACTOR = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2A
 
 
 class ChunkTable:
-    """Gives equal chunks equal numbers, counting from 0 in the order in which they were first met.
+    """Gives equal chunks equal numbers, and each new one the next number, from 0 on.
 
     A dictionary would do, one look-up a chunk. But most chunks are short and seen before, so they
     are looked up all at once: up to 15 bytes and their length are two 64-bit words, a hash of the
-    words names a slot, and the slot remembers the words and the number of the chunk that was in it
-    last. Chunks that are longer, or not in their slot, take the way through the dictionary.
+    words names a slot, and the slot remembers the words and the number of the chunk that was put
+    in it last. Chunks that are longer, or not in their slot, take the way through the dictionary.
     """
 
     def __init__(self) -> None:
@@ -44,15 +44,23 @@ class ChunkTable:
         """The number of each chunk."""
         first, second = _words(chunks)
         slots = _slots(first, second)
+
+        def absent() -> Flags:
+            """Which of the chunks are not in their slots."""
+            flags: Flags = (self._first[slots] != first) | (self._second[slots] != second)
+            return flags
+
         numbers = self._number[slots]
-        unknown = np.flatnonzero((self._first[slots] != first) | (self._second[slots] != second))
-        found = self._look_up(chunks, unknown)
-        numbers[unknown] = found
-        short = chunks.lengths[unknown] <= _LONGEST
-        unknown, found = unknown[short], found[short]
-        filled = slots[unknown]
-        self._first[filled], self._second[filled] = first[unknown], second[unknown]
-        self._number[filled] = found
+        unknown = np.flatnonzero(absent())
+        # One chunk for each slot is put there, after which most of the others are in theirs.
+        short = unknown[chunks.lengths[unknown] <= _LONGEST]
+        filled, one_each = np.unique(slots[short], return_index=True)
+        put = short[one_each]
+        self._first[filled], self._second[filled] = first[put], second[put]
+        self._number[filled] = self._look_up(chunks, put)
+        numbers[unknown] = self._number[slots[unknown]]
+        rest = unknown[absent()[unknown]]
+        numbers[rest] = self._look_up(chunks, rest)
         return numbers
 
     def _look_up(self, chunks: Chunks, which: Ints) -> Ints:

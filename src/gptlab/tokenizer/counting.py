@@ -1,8 +1,9 @@
 """Count the chunks of a corpus: the only part of training that reads all of it."""
 
 import os
+from array import array
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -15,7 +16,7 @@ from gptlab.tokenizer.chunk_table import ChunkTable
 from gptlab.tokenizer.patterns import BLOCK_CHARACTERS, blocks
 from gptlab.tokenizer.splitting import Ints, split_arrays
 
-_BATCH_CHARACTERS = 1 << 21
+_BATCH_CHARACTERS = 1 << 19
 _MAX_TABLE = 1 << 18
 
 
@@ -49,7 +50,8 @@ def count_chunks(
     totals: Counter[bytes] = Counter()
     while tallies:
         _, tally = tallies.popitem()
-        totals.update(tally.counts())
+        for chunk, count in tally.counts():
+            totals[chunk] += count
     return totals
 
 
@@ -61,8 +63,10 @@ class _Batch:
     """Bytes of text."""
     numbering: Hashable
     """Which process has numbered the chunks, and with which of its tables."""
-    new_chunks: list[bytes]
-    """The chunks that the table holds since this batch; their numbers follow on the last one's."""
+    new_chunks: bytes
+    """Chunks that the table holds since this batch, end to end, with the numbers that follow."""
+    new_lengths: Ints
+    """Their lengths."""
     numbers: Ints
     """Which chunks occur."""
     counts: Ints
@@ -90,21 +94,35 @@ class _BatchCounter:
             size += int(chunks.lengths.sum())
         counts = np.bincount(np.concatenate(found))
         numbers = counts.nonzero()[0]
-        numbering = os.getpid(), self._tables
-        return _Batch(size, numbering, self._table.chunks(known), numbers, counts[numbers])
+        new_chunks = self._table.chunks(known)
+        return _Batch(
+            size=size,
+            numbering=(os.getpid(), self._tables),
+            new_chunks=b"".join(new_chunks),
+            new_lengths=np.fromiter(map(len, new_chunks), np.int64, len(new_chunks)),
+            numbers=numbers,
+            counts=counts[numbers],
+        )
 
 
 class _Tally:
     """The sum of the batches that were counted with one table."""
 
     def __init__(self) -> None:
-        self._chunks: list[bytes] = []
-        self._counts = np.zeros(0, np.int64)
+        # End to end: as objects, they would take several times the memory.
+        self._chunks = bytearray()
+        self._lengths = array("q")
+        self._counts = array("q")
 
     def add(self, batch: _Batch) -> None:
         self._chunks += batch.new_chunks
-        self._counts = np.append(self._counts, np.zeros(len(batch.new_chunks), np.int64))
-        self._counts[batch.numbers] += batch.counts
+        self._lengths.frombytes(batch.new_lengths.tobytes())
+        self._counts.frombytes(bytes(8 * len(batch.new_lengths)))
+        np.frombuffer(self._counts, np.int64)[batch.numbers] += batch.counts
 
-    def counts(self) -> dict[bytes, int]:
-        return dict(zip(self._chunks, self._counts.tolist(), strict=True))
+    def counts(self) -> Iterator[tuple[bytes, int]]:
+        chunks = bytes(self._chunks)
+        start = 0
+        for length, count in zip(self._lengths, self._counts, strict=True):
+            yield chunks[start : start + length], count
+            start += length

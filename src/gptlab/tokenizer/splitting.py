@@ -8,7 +8,7 @@ every rule here to them.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, reduce
 from typing import Any
 
 import numpy as np
@@ -178,8 +178,9 @@ def _end_contractions(
     if fold:
         one[one == ord("ſ")] = ord("s")
         one, two = (np.where(code < 0x80, code | 0x20, code) for code in (one, two))
-    short = np.isin(one, list(map(ord, "sdmt")))
-    long = np.isin((one << 32) | two, [(ord(a) << 32) | ord(b) for a, b in ("ll", "ve", "re")])
+    short = reduce(np.logical_or, (one == ord(letter) for letter in "sdmt"))
+    pairs = ((one == ord(a)) & (two == ord(b)) for a, b in ("ll", "ve", "re"))
+    long = reduce(np.logical_or, pairs)
     starts[quotes[short | long] + 1] = False
     ends = np.concatenate([quotes[short] + 2, quotes[long] + 3])
     starts[ends] |= letter[ends]

@@ -15,10 +15,11 @@ merges would read the whole text. Four observations make it a matter of seconds.
    use. That count, the floor, is guessed, rarer pairs are not kept at all, and should the guess
    turn out too high, all pairs are collected anew with a lower one.
 
-All places of a pair are then merged by one handful of array operations.
+A pair with many places is merged in all of them by one handful of array operations.
 """
 
 import warnings
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from heapq import heapify, heappop, heappush
 from pathlib import Path
@@ -39,7 +40,8 @@ from gptlab.tokenizer.patterns import compiled
 TieBreak = Literal["lowest", "huggingface"]
 Ints = npt.NDArray[np.integer[Any]]
 Pair = tuple[int, int]
-Candidate = tuple[int, int, int, Ints]
+Places = list[int] | Ints
+Candidate = tuple[int, int, int, Places]
 """Minus a bound of a pair's count, its two ids, and the places where its first id may stand.
 
 As tuples compare, the lowest candidate is the most frequent pair and, among equals, the one with
@@ -51,6 +53,10 @@ _BOUNDARY, _GONE = -1, -2
 # The first floor, in shares of the corpus, and how far it comes down when it proves too high.
 _FLOOR_SHARE = 16
 _FLOOR_STEP = 8
+# Bytes of different chunks above which memory matters more than the last of the speed.
+_LARGE = 1 << 21
+# Up to this many places are faster one by one than with arrays.
+_FEW = 20
 
 
 def train_bpe(
@@ -134,8 +140,10 @@ class MergeLearner:
         self._ids = np.frombuffer(laid_out, np.uint8).astype(np.int32)
         self._ids[np.cumsum(np.append(0, lengths + 1))] = _BOUNDARY
         size = len(self._ids)
-        self._next = np.arange(1, size + 1, dtype=np.int32)
-        self._previous = np.arange(-1, size - 1, dtype=np.int32)
+        # Places of the processor's own width are the fastest, those of half of it save memory.
+        width = np.intp if size < _LARGE else np.int32
+        self._next = np.arange(1, size + 1, dtype=width)
+        self._previous = np.arange(-1, size - 1, dtype=width)
         self._counts = np.append(0, np.repeat(counts, lengths + 1))
 
     def learn(self, num_merges: int) -> Iterator[Pair]:
@@ -146,8 +154,7 @@ class MergeLearner:
             heap = self._candidates(num_ids, floor)
             while heap and num_ids <= last_id:
                 bound, first, second, places = heappop(heap)
-                places = self._standing(first, second, places)
-                count = int(self._counts[places].sum())
+                places, count = self._standing(first, second, places)
                 if count == -bound:
                     yield first, second
                     for born in self._merge(first, second, places, num_ids, floor):
@@ -160,43 +167,71 @@ class MergeLearner:
             floor = max(1, floor // _FLOOR_STEP)
 
     def _candidates(self, num_ids: int, floor: int) -> list[Candidate]:
-        """All pairs that occur `floor` times at least, as a heap."""
-        places = np.flatnonzero(self._ids >= 0).astype(np.int32)
-        places = places[self._ids[self._next[places]] >= 0]
-        # The narrowest type saves memory, and pairs of bytes, in 16 bits, are sorted much faster.
-        kind = np.min_scalar_type(num_ids**2 - 1)
-        keys = self._ids[places].astype(kind) * num_ids + self._ids[self._next[places]].astype(kind)
+        """All pairs that count `floor` or more, as a heap."""
         heap = [
             (-count, *divmod(key, num_ids), group)
-            for key, count, group in self._grouped(keys, places, floor)
+            for key, count, group in self._grouped(*self._pairs(num_ids), floor)
         ]
         heapify(heap)
         return heap
 
-    def _grouped(self, keys: Ints, places: Ints, floor: int) -> Iterator[tuple[int, int, Ints]]:
-        """Each key that counts `floor` or more, its count, and its places in their order."""
-        order = keys.argsort(kind="stable")
-        keys, places = keys[order], places[order]
-        begins = np.ones(len(keys), np.bool_)
-        np.not_equal(keys[1:], keys[:-1], out=begins[1:])
-        starts = begins.nonzero()[0]
-        counts = np.add.reduceat(self._counts[places], starts)
-        for group in (counts >= floor).nonzero()[0].tolist():
-            start = starts[group]
-            stop = starts[group + 1] if group + 1 < len(starts) else None
-            yield int(keys[start]), int(counts[group]), places[start:stop]
+    def _pairs(self, num_ids: int) -> tuple[Ints, Ints]:
+        """Each pair of neighbours as one number, first * num_ids + second; and its place."""
+        places = np.flatnonzero(self._ids >= 0).astype(self._next.dtype)
+        places = places[self._ids[self._next[places]] >= 0]
+        # The narrowest type saves memory, and pairs of bytes, in 16 bits, are sorted much faster.
+        kind = np.min_scalar_type(num_ids**2 - 1)
+        keys = self._ids[places].astype(kind) * num_ids + self._ids[self._next[places]].astype(kind)
+        return keys, places
 
-    def _standing(self, first: int, second: int, places: Ints) -> Ints:
-        """Those of the places where the pair still stands."""
-        at_second = self._next[places]
-        stands = (self._ids[places] == first) & (self._ids[at_second] == second)
-        standing: Ints = places[stands]
-        return standing
+    def _standing(self, first: int, second: int, places: Places) -> tuple[Places, int]:
+        """Those of the places where the pair still stands, and the pair's count."""
+        if isinstance(places, list):
+            ids, following, counts = self._ids.data, self._next.data, self._counts.data
+            places = [p for p in places if ids[p] == first and ids[following[p]] == second]
+            return places, sum([counts[p] for p in places])
+        places = places[(self._ids[places] == first) & (self._ids[self._next[places]] == second)]
+        return places, int(self._counts[places].sum())
 
     def _merge(
-        self, first: int, second: int, places: Ints, new_id: int, floor: int
+        self, first: int, second: int, places: Places, new_id: int, floor: int
     ) -> list[Candidate]:
-        """Put `new_id` in all of the places, and return the frequent ones of the pairs it is in."""
+        """Put `new_id` in the places, and return those of the pairs it is in that are frequent."""
+        if len(places) <= _FEW:
+            return self._merge_few([*map(int, places)], first, second, new_id, floor)
+        return self._merge_many(np.asarray(places), first, second, new_id, floor)
+
+    def _merge_few(
+        self, places: list[int], first: int, second: int, new_id: int, floor: int
+    ) -> list[Candidate]:
+        ids, following, previous = self._ids.data, self._next.data, self._previous.data
+        merged = []
+        for place in places:
+            consumed = following[place]
+            # In a run such as "aaa", the merge before this one may have taken one of the two.
+            if ids[place] == first and ids[consumed] == second:
+                after = following[consumed]
+                following[place], previous[after] = after, place
+                ids[place], ids[consumed] = new_id, _GONE
+                merged.append(place)
+        groups: defaultdict[Pair, list[int]] = defaultdict(list)
+        for place in merged:
+            left, right = ids[previous[place]], ids[following[place]]
+            if left != _BOUNDARY:
+                groups[left, new_id].append(previous[place])
+            # Two new ids side by side are one pair, which the right one of them finds on its left.
+            if right not in (_BOUNDARY, new_id):
+                groups[new_id, right].append(place)
+        counts = self._counts.data
+        counted = [
+            (-sum([counts[p] for p in group]), pair, group) for pair, group in groups.items()
+        ]
+        return [(bound, *pair, group) for bound, pair, group in counted if -bound >= floor]
+
+    def _merge_many(
+        self, places: Ints, first: int, second: int, new_id: int, floor: int
+    ) -> list[Candidate]:
+        """The same as `_merge_few`, in all places at once."""
         consumed = self._next[places]
         if first == second:
             kept = _every_other(places, consumed)
@@ -206,7 +241,6 @@ class MergeLearner:
         self._ids[places], self._ids[consumed] = new_id, _GONE
         before = self._previous[places]
         left, right = self._ids[before], self._ids[after]
-        # Two new ids side by side are one pair, which the right one of them finds on its left.
         right[right == new_id] = _BOUNDARY
         # Neighbours on the left become even keys, those on the right odd ones.
         keys = np.concatenate((2 * left, 2 * right + 1))
@@ -217,6 +251,22 @@ class MergeLearner:
                 pair = (new_id, neighbour) if on_the_right else (neighbour, new_id)
                 born.append((-count, *pair, group))
         return born
+
+    def _grouped(self, keys: Ints, places: Ints, floor: int) -> Iterator[tuple[int, int, Places]]:
+        """Each key that counts `floor` or more, its count, and its places in their order."""
+        order = keys.argsort(kind="stable")
+        keys, places = keys[order], places[order]
+        del order  # It is the largest array of all.
+        begins = np.ones(len(keys), np.bool_)
+        np.not_equal(keys[1:], keys[:-1], out=begins[1:])
+        starts = begins.nonzero()[0]
+        counts = np.add.reduceat(self._counts[places], starts)
+        stops = np.append(starts[1:], len(keys))
+        for group in (counts >= floor).nonzero()[0].tolist():
+            start, stop = int(starts[group]), int(stops[group])
+            members = places[start:stop]
+            few = stop - start <= _FEW
+            yield int(keys[start]), int(counts[group]), members.tolist() if few else members
 
 
 def _byte_order(tie_break: str) -> bytes:
