@@ -1,7 +1,7 @@
 """The ids of whole blocks of text at once."""
 
+from array import array
 from collections.abc import Callable, Sequence
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -35,9 +35,9 @@ class BlockEncoder:
     def _forget(self) -> None:
         self._table = ChunkTable()
         # The ids of all chunks one after another, where each chunk's begin, and how many it has.
-        self._ids = np.zeros(0, self._dtype)
-        self._begins = np.zeros(0, np.int64)
-        self._counts = np.zeros(0, np.int64)
+        self._ids = array(self._dtype.char)
+        self._begins = array("q")
+        self._counts = array("q")
 
     def __call__(self, texts: Sequence[str]) -> list[TokenArray]:
         """The ids of each text; together the texts are best a block."""
@@ -47,19 +47,16 @@ class BlockEncoder:
         chunks = split_arrays(texts, self._pattern)
         numbers = self._table.number(chunks)
         self._learn(self._table.chunks(known))
-        counts = self._counts[numbers]
+        counts = np.frombuffer(self._counts, np.int64)[numbers]
+        begins = np.frombuffer(self._begins, np.int64)[numbers]
         ends = np.cumsum(np.append(0, counts))
         # How far each id of the text is ahead of where it stands among the remembered ones.
-        ahead = np.repeat(self._begins[numbers] - ends[:-1], counts)
-        ids = self._ids[ahead + np.arange(len(ahead))]
+        ahead = np.repeat(begins - ends[:-1], counts)
+        ids = np.frombuffer(self._ids, self._dtype)[ahead + np.arange(len(ahead))]
         return np.split(ids, ends[np.cumsum(chunks.per_text)[:-1]]) if texts else []
 
     def _learn(self, chunks: Sequence[bytes]) -> None:
-        if chunks:
-            ids = [self._encode_chunk(chunk) for chunk in chunks]
-            counts = np.fromiter(map(len, ids), np.int64, len(ids))
-            begins = len(self._ids) + np.cumsum(counts) - counts
-            flat = np.fromiter(chain.from_iterable(ids), self._dtype, int(counts.sum()))
-            self._ids = np.concatenate([self._ids, flat])
-            self._begins = np.concatenate([self._begins, begins])
-            self._counts = np.concatenate([self._counts, counts])
+        for ids in map(self._encode_chunk, chunks):
+            self._begins.append(len(self._ids))
+            self._counts.append(len(ids))
+            self._ids.extend(ids)

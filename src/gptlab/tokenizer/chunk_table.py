@@ -1,5 +1,7 @@
 """Number the chunks of a text, so that each different one has to be looked at only once."""
 
+from itertools import islice
+
 import numpy as np
 import numpy.typing as npt
 
@@ -38,7 +40,8 @@ class ChunkTable:
 
     def chunks(self, start: int = 0) -> list[bytes]:
         """The chunks that have the numbers from `start` on."""
-        return list(self._numbers)[start:]
+        newest_first = islice(reversed(self._numbers), len(self) - start)
+        return [*newest_first][::-1]
 
     def number(self, chunks: Chunks) -> Ints:
         """The number of each chunk."""

@@ -130,14 +130,22 @@ class ChunkEncoder(dict[str, Sequence[int]]):
         """The ranks from which tiktoken makes the same ids; None if it can't."""
         return None if self._core is None else self._core._mergeable_ranks
 
-    def encode_bytes(self, chunk: bytes) -> Sequence[int]:
-        """Ids of a chunk in UTF-8; lone surrogates are encoded as other characters are."""
+    @cached_property
+    def encode_bytes(self) -> Callable[[bytes], Sequence[int]]:
+        """Gives the ids of a chunk in UTF-8, in which lone surrogates are like other characters."""
+        if self._core is None or self._whole or self._missing:
+            return self._encode_bytes
+        encode: Callable[[bytes], Sequence[int]] = self._core._core_bpe.encode_single_piece
+        return encode
+
+    def _encode_bytes(self, chunk: bytes) -> Sequence[int]:
         if chunk in self._whole:
             return [self._whole[chunk]]
         known = chunk.translate(None, self._missing)
         if self._core is None or not known:
             return self.merge(known)
-        return self._core._encode_single_piece(known)
+        ids: Sequence[int] = self._core._core_bpe.encode_single_piece(known)
+        return ids
 
     def merge(self, chunk: bytes) -> list[int]:
         """Ids of a chunk straight from the merge list."""

@@ -232,7 +232,7 @@ class MergeLearner:
         self, places: Ints, first: int, second: int, new_id: int, floor: int
     ) -> list[Candidate]:
         """The same as `_merge_few`, in all places at once."""
-        consumed = self._next[places]
+        consumed: Ints = self._next[places]
         if first == second:
             kept = _every_other(places, consumed)
             places, consumed = places[kept], consumed[kept]
