@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from gptlab.errors import TokenizerError
 from gptlab.tokenizer import SPECIAL_TOKENS, BPETokenizer, Tokenizer, train_bpe
-from gptlab.tokenizer.merging import ChunkEncoder, merge_ids
-from gptlab.tokenizer.patterns import SPLIT_PATTERNS, split
+from gptlab.tokenizer.chunks.patterns import SPLIT_PATTERNS, split
+from gptlab.tokenizer.encoding.merging import ChunkEncoder, merge_ids
 
 CORPUS = "The cat's naïve 🙂 aaaa aaaaa baaab, 12345 cats!\r\n\n\tThe <EOS> 中文字 end.  " * 3
 TOKENIZER = train_bpe(texts=[CORPUS], vocab_size=300)
@@ -107,7 +107,7 @@ def test_merge_ids_goes_lowest_first_then_left_to_right():
 
 
 def test_chunk_memory_is_bounded(monkeypatch):
-    monkeypatch.setattr("gptlab.tokenizer.merging._MAX_CHUNKS", 3)
+    monkeypatch.setattr("gptlab.tokenizer.encoding.merging._MAX_CHUNKS", 3)
     encoder = ChunkEncoder({bytes([byte]): byte for byte in range(256)}, [])
     for i in range(10):
         assert encoder[f"{i}"] == [ord("0") + i]

@@ -11,8 +11,8 @@ from tokenizers import models, pre_tokenizers, trainers
 
 from gptlab.errors import DataError, TokenizerError
 from gptlab.tokenizer import train_bpe
-from gptlab.tokenizer.alphabet import spelled_bytes
-from gptlab.tokenizer.patterns import SPLIT_PATTERNS, split
+from gptlab.tokenizer.chunks.patterns import SPLIT_PATTERNS, split
+from gptlab.tokenizer.formats.alphabet import spelled_bytes
 from gptlab.tokenizer.trainer import MergeLearner, as_bytes
 
 

@@ -17,11 +17,9 @@ from gptlab.tokenizer import (
     TiktokenTokenizer,
     train_bpe,
 )
-from gptlab.tokenizer import (
-    measure as measuring,
-)
-from gptlab.tokenizer.compare import TokenCount, compare, measure, measure_all, picture
-from gptlab.tokenizer.patterns import SPLIT_PATTERNS
+from gptlab.tokenizer.chunks.patterns import SPLIT_PATTERNS
+from gptlab.tokenizer.inspection import measure as measuring
+from gptlab.tokenizer.inspection.compare import TokenCount, compare, measure, measure_all, picture
 
 CORPUS = [f"the quick brown fox number {i} jumps over the lazy dog\n日本語" for i in range(50)]
 BPE = train_bpe(texts=CORPUS, vocab_size=330)

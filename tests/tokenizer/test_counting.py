@@ -5,10 +5,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gptlab.tokenizer.counting as counting
-from gptlab.tokenizer.chunk_table import ChunkTable
+from gptlab.tokenizer.chunks.patterns import split
+from gptlab.tokenizer.chunks.splitting import split_arrays
+from gptlab.tokenizer.chunks.table import ChunkTable
 from gptlab.tokenizer.counting import count_chunks
-from gptlab.tokenizer.patterns import split
-from gptlab.tokenizer.splitting import split_arrays
 
 WORDS = [
     "a",

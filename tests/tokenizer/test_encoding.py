@@ -4,8 +4,8 @@ import tiktoken
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import gptlab.tokenizer.block_encoder as block_encoder
-import gptlab.tokenizer.encoding as encoding
+import gptlab.tokenizer.encoding.block as block_encoder
+import gptlab.tokenizer.encoding.documents as encoding
 from gptlab.errors import DataError, TokenizerError
 from gptlab.tokenizer import BPETokenizer, TiktokenTokenizer, encode_documents, train_bpe
 

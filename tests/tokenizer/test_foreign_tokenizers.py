@@ -15,8 +15,8 @@ from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence, Split
 
 from gptlab.errors import TokenizerError
 from gptlab.tokenizer import BPETokenizer
-from gptlab.tokenizer.patterns import SPLIT_PATTERNS
-from gptlab.tokenizer.steps import normalise
+from gptlab.tokenizer.chunks.patterns import SPLIT_PATTERNS
+from gptlab.tokenizer.chunks.steps import normalise
 
 CORPUS = (
     "The cat's naïve 🙂 aaaa baaab, 12345 CATS!\r\n\n\tThe 中文字 конец. Ünïcödé I'll we're  \n"

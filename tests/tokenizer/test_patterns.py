@@ -6,7 +6,7 @@ from tokenizers import Regex
 from tokenizers.pre_tokenizers import Split
 
 from gptlab.errors import TokenizerError
-from gptlab.tokenizer.patterns import SPLIT_PATTERNS, split
+from gptlab.tokenizer.chunks.patterns import SPLIT_PATTERNS, split
 
 any_text = st.text(st.characters() | st.characters(categories=["Cs"]))
 # Characters on which the alternatives of the patterns turn, and a few from recent scripts.

@@ -4,8 +4,8 @@ import regex
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gptlab.tokenizer.patterns import SPLIT_PATTERNS, blocks, compiled
-from gptlab.tokenizer.splitting import split_arrays
+from gptlab.tokenizer.chunks.patterns import SPLIT_PATTERNS, blocks, compiled
+from gptlab.tokenizer.chunks.splitting import split_arrays
 
 # Every kind of character that a pattern tells apart, and the near misses: the long s and the Kelvin
 # sign fold to letters, U+001C and U+0085 are blanks to some engines, U+0301 combines.

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Regex, normalizers, pre_tokenizers
 
-from gptlab.tokenizer.steps import BEHAVIORS, NORMALIZERS, Split, normalise
+from gptlab.tokenizer.chunks.steps import BEHAVIORS, NORMALIZERS, Split, normalise
 
 texts = st.text(st.sampled_from("aAbsSßẞſ中é1²3 \t\n\r.,()|[]'\u0301\u2028ΣİﬁÅ"), max_size=20)
 THEIR_BEHAVIORS = {

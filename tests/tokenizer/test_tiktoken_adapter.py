@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from gptlab.errors import TokenizerError
 from gptlab.tokenizer import TiktokenTokenizer, Tokenizer, train_bpe
 from gptlab.tokenizer.adapters import tiktoken as adapter
-from gptlab.tokenizer.patterns import SPLIT_PATTERNS
+from gptlab.tokenizer.chunks.patterns import SPLIT_PATTERNS
 
 CORPUS = [f"the quick brown fox number {i} jumps over the lazy dog" for i in range(50)]
 BPE = train_bpe(texts=CORPUS, vocab_size=330)

@@ -10,7 +10,7 @@ from tiktoken_ext import openai_public
 
 from gptlab.errors import TokenizerError
 from gptlab.tokenizer import BPETokenizer, train_bpe
-from gptlab.tokenizer.patterns import SPLIT_PATTERNS
+from gptlab.tokenizer.chunks.patterns import SPLIT_PATTERNS
 
 CORPUS = "The cat's naïve 🙂 aaaa baaab, 12345 CATS!\r\n\n\tThe 中文字 end. HTTPServer/v2\n\n " * 3
 PIECES = [*CORPUS, *"ſ\u2028\u0301Éß²\0", "'LL", "  ", "<EOS>", "<|endoftext|>", "<|x|>"]

@@ -7,7 +7,7 @@ from gptlab.cli.tokenize_output import WEIGHTS_FILE, check_output, check_tokeniz
 from gptlab.config.training import TOY_TOKENIZER
 from gptlab.errors import ConfigError, TokenizerError
 from gptlab.tokenizer import BPETokenizer, Tokenizer, load_tokenizer
-from gptlab.tokenizer.huggingface import TOKENIZER_FILE
+from gptlab.tokenizer.formats.huggingface import TOKENIZER_FILE
 
 if TYPE_CHECKING:
     from gptlab.cli.tokenize import TokenizeCommand

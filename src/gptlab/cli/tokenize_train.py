@@ -13,7 +13,7 @@ from gptlab.corpus.compression import compression
 from gptlab.errors import ConfigError
 from gptlab.tokenizer import SPECIAL_TOKENS, Tokenizer, train_bpe
 from gptlab.tokenizer.adapters import SENTENCEPIECE_FILE, train_sentencepiece
-from gptlab.tokenizer.huggingface import TOKENIZER_FILE
+from gptlab.tokenizer.formats.huggingface import TOKENIZER_FILE
 
 if TYPE_CHECKING:
     from gptlab.cli.tokenize import TokenizeCommand

@@ -3,7 +3,7 @@
 from gptlab.tokenizer.adapters import SentencePieceTokenizer, TiktokenTokenizer
 from gptlab.tokenizer.base import SPECIAL_TOKENS, Tokenizer
 from gptlab.tokenizer.bpe import BPETokenizer
-from gptlab.tokenizer.encoding import EncodedPiece, encode_documents
+from gptlab.tokenizer.encoding.documents import EncodedPiece, encode_documents
 from gptlab.tokenizer.load import load_tokenizer
 from gptlab.tokenizer.trainer import train_bpe
 

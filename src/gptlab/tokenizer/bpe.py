@@ -9,17 +9,17 @@ import numpy as np
 
 from gptlab.corpus import TextErrors, open_corpus
 from gptlab.tokenizer.base import SPECIAL_TOKENS, SpecialNames, TokenArray
-from gptlab.tokenizer.definition import Definition, Merges, define_by_merges
-from gptlab.tokenizer.encoding import encode_documents
+from gptlab.tokenizer.chunks.patterns import compiled
+from gptlab.tokenizer.encoding.documents import encode_documents
+from gptlab.tokenizer.encoding.text import TextEncoder
 from gptlab.tokenizer.files import write_files
-from gptlab.tokenizer.huggingface import folder_files
+from gptlab.tokenizer.formats.definition import Definition, Merges, define_by_merges
+from gptlab.tokenizer.formats.huggingface import folder_files
+from gptlab.tokenizer.formats.roles import Role
+from gptlab.tokenizer.formats.sources import definition_at
+from gptlab.tokenizer.formats.tiktoken_file import RANKS_FILE, read_tiktoken_file, tiktoken_ranks
 from gptlab.tokenizer.ids import bytes_to_text, checked_ids, unknown_id
-from gptlab.tokenizer.patterns import compiled
-from gptlab.tokenizer.roles import Role
-from gptlab.tokenizer.sources import definition_at
 from gptlab.tokenizer.special import allowed_names
-from gptlab.tokenizer.text_encoder import TextEncoder
-from gptlab.tokenizer.tiktoken_file import RANKS_FILE, read_tiktoken_file, tiktoken_ranks
 
 
 class BPETokenizer:
@@ -228,9 +228,8 @@ class BPETokenizer:
         """Write the files that gptlab, Hugging Face's libraries and, if it can be, tiktoken read.
 
         `tokenizer.json` says everything, and that of others is written as it was read; `load` reads
-        it. `tokenizer.tiktoken` has the ranks for tiktoken; see `gptlab.tokenizer.tiktoken_file`
-        for how to read it. The same tokenizer always gives the same bytes. Missing parent folders
-        are made.
+        it. `tokenizer.tiktoken` has the ranks for tiktoken, and `formats.tiktoken_file` says how to
+        read it. The same tokenizer always gives the same bytes. Missing parent folders are made.
 
         Raises:
             TokenizerError: The folder can't be written.

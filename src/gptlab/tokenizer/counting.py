@@ -12,9 +12,9 @@ import numpy as np
 from tqdm import tqdm
 
 from gptlab.parallel import batched, parallel_map
-from gptlab.tokenizer.chunk_table import ChunkTable
-from gptlab.tokenizer.patterns import BLOCK_CHARACTERS, blocks
-from gptlab.tokenizer.splitting import Ints, split_arrays
+from gptlab.tokenizer.chunks.patterns import BLOCK_CHARACTERS, blocks
+from gptlab.tokenizer.chunks.splitting import Ints, split_arrays
+from gptlab.tokenizer.chunks.table import ChunkTable
 
 _BATCH_CHARACTERS = 1 << 19
 _MAX_TABLE = 1 << 18

@@ -13,7 +13,7 @@ from gptlab.tokenizer.adapters import (
 )
 from gptlab.tokenizer.base import Tokenizer
 from gptlab.tokenizer.bpe import BPETokenizer
-from gptlab.tokenizer.sources import definition_reader
+from gptlab.tokenizer.formats.sources import definition_reader
 
 Kind = Literal["default", "tiktoken", "sentencepiece"]
 Candidates = dict[Kind, Callable[[], Tokenizer]]

@@ -31,11 +31,11 @@ from tqdm import tqdm
 
 from gptlab.corpus import TextErrors, open_corpus
 from gptlab.errors import DataError, TokenizerError
-from gptlab.tokenizer.alphabet import BYTE_TO_CHARACTER
 from gptlab.tokenizer.base import SPECIAL_TOKENS
 from gptlab.tokenizer.bpe import BPETokenizer
+from gptlab.tokenizer.chunks.patterns import compiled
 from gptlab.tokenizer.counting import count_chunks
-from gptlab.tokenizer.patterns import compiled
+from gptlab.tokenizer.formats.alphabet import BYTE_TO_CHARACTER
 
 TieBreak = Literal["lowest", "huggingface"]
 Ints = npt.NDArray[np.integer[Any]]
@@ -142,8 +142,8 @@ class MergeLearner:
         size = len(self._ids)
         # Places of the processor's own width are the fastest, those of half of it save memory.
         width = np.intp if size < _LARGE else np.int32
-        self._next = np.arange(1, size + 1, dtype=width)
-        self._previous = np.arange(-1, size - 1, dtype=width)
+        self._next: Ints = np.arange(1, size + 1, dtype=width)
+        self._previous: Ints = np.arange(-1, size - 1, dtype=width)
         self._counts = np.append(0, np.repeat(counts, lengths + 1))
 
     def learn(self, num_merges: int) -> Iterator[Pair]:
@@ -232,7 +232,7 @@ class MergeLearner:
         self, places: Ints, first: int, second: int, new_id: int, floor: int
     ) -> list[Candidate]:
         """The same as `_merge_few`, in all places at once."""
-        consumed: Ints = self._next[places]
+        consumed = self._next[places]
         if first == second:
             kept = _every_other(places, consumed)
             places, consumed = places[kept], consumed[kept]

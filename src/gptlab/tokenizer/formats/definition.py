@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from gptlab.errors import TokenizerError
-from gptlab.tokenizer.alphabet import spell, spelled_bytes
-from gptlab.tokenizer.roles import Role, role_tokens
-from gptlab.tokenizer.steps import NamedSplit, Normalizer, Split, Step
+from gptlab.tokenizer.chunks.steps import NamedSplit, Normalizer, Split, Step
+from gptlab.tokenizer.formats.alphabet import spell, spelled_bytes
+from gptlab.tokenizer.formats.roles import Role, role_tokens
 
 Merges = Sequence[tuple[bytes, bytes]]
 

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 
 import regex
 
-from gptlab.tokenizer.patterns import SPLIT_PATTERNS, split
+from gptlab.tokenizer.chunks.patterns import SPLIT_PATTERNS, split
 
 Normalizer = Literal["NFC", "NFD", "NFKC", "NFKD", "Lowercase"]
 Behavior = Literal["Isolated", "Removed", "MergedWithPrevious", "MergedWithNext", "Contiguous"]

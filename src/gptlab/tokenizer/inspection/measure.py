@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from gptlab.errors import TokenizerError
 from gptlab.tokenizer.base import Tokenizer
 from gptlab.tokenizer.ids import bytes_to_text
-from gptlab.tokenizer.picture import bytes_of, token_picture
+from gptlab.tokenizer.inspection.picture import bytes_of, token_picture
 
 _BATCH_CHARACTERS = 1_000_000
 _LISTED = 10

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import regex
 
-from gptlab.tokenizer.definition import AddedToken
-from gptlab.tokenizer.steps import Normalizer, normalise
+from gptlab.tokenizer.chunks.steps import Normalizer, normalise
+from gptlab.tokenizer.formats.definition import AddedToken
 
 _WORD = regex.compile(r"\w")
 _BLANKS_BEFORE = regex.compile(r"(?r)\s+")

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from gptlab.parallel import batched, parallel_map
 from gptlab.tokenizer.base import TokenArray, Tokenizer, token_dtype
-from gptlab.tokenizer.patterns import blocks
+from gptlab.tokenizer.chunks.patterns import blocks
 
 _BATCH_CHARACTERS = 1 << 20
 

@@ -5,7 +5,7 @@ from itertools import islice
 import numpy as np
 import numpy.typing as npt
 
-from gptlab.tokenizer.splitting import Chunks, Flags, Ints
+from gptlab.tokenizer.chunks.splitting import Chunks, Flags, Ints
 
 Words = npt.NDArray[np.uint64]
 

@@ -7,13 +7,13 @@ from itertools import chain
 import numpy as np
 
 from gptlab.parallel import batched
-from gptlab.tokenizer.added_tokens import TokenFinder
 from gptlab.tokenizer.base import TokenArray, token_dtype
-from gptlab.tokenizer.block_encoder import BlockEncoder
-from gptlab.tokenizer.definition import Definition
-from gptlab.tokenizer.merging import ChunkEncoder
-from gptlab.tokenizer.patterns import BLOCK_CHARACTERS, blocks
-from gptlab.tokenizer.steps import cut
+from gptlab.tokenizer.chunks.patterns import BLOCK_CHARACTERS, blocks
+from gptlab.tokenizer.chunks.steps import cut
+from gptlab.tokenizer.encoding.added_tokens import TokenFinder
+from gptlab.tokenizer.encoding.block import BlockEncoder
+from gptlab.tokenizer.encoding.merging import ChunkEncoder
+from gptlab.tokenizer.formats.definition import Definition
 
 # Below this many characters the look-ups one by one are faster than the array operations.
 _LONG = 3000

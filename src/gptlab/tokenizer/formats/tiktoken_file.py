@@ -6,7 +6,7 @@ Such a file has neither the split pattern nor the special tokens. tiktoken reads
     settings = {"pat_str": SPLIT_PATTERNS[tok.pattern], "special_tokens": tok.special_tokens}
     encoding = tiktoken.Encoding("mine", mergeable_ranks=ranks, **settings)
 
-with `import tiktoken, tiktoken.load` and `gptlab.tokenizer.patterns.SPLIT_PATTERNS`.
+with `import tiktoken, tiktoken.load` and `gptlab.tokenizer.chunks.patterns.SPLIT_PATTERNS`.
 (tiktoken keeps a copy of each file that it has read by its path; set TIKTOKEN_CACHE_DIR="" to
 have it read a file anew that was saved again.)
 """
@@ -18,12 +18,12 @@ from pathlib import Path
 
 from gptlab.errors import TokenizerError
 from gptlab.tokenizer.base import SPECIAL_TOKENS
-from gptlab.tokenizer.definition import Definition, define
+from gptlab.tokenizer.chunks.patterns import SPLIT_PATTERNS
+from gptlab.tokenizer.chunks.steps import NamedSplit
+from gptlab.tokenizer.encoding.merging import merge_ids
 from gptlab.tokenizer.files import read_file
-from gptlab.tokenizer.huggingface_steps import split_step
-from gptlab.tokenizer.merging import merge_ids
-from gptlab.tokenizer.patterns import SPLIT_PATTERNS
-from gptlab.tokenizer.steps import NamedSplit
+from gptlab.tokenizer.formats.definition import Definition, define
+from gptlab.tokenizer.formats.huggingface_steps import split_step
 
 RANKS_FILE = "tokenizer.tiktoken"
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import regex
 
-from gptlab.tokenizer.patterns import SPLIT_PATTERNS
-from gptlab.tokenizer.steps import (
+from gptlab.tokenizer.chunks.patterns import SPLIT_PATTERNS
+from gptlab.tokenizer.chunks.steps import (
     BEHAVIORS,
     NORMALIZERS,
     Behavior,

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from gptlab.errors import TokenizerError
-from gptlab.tokenizer.alphabet import BYTE_TO_CHARACTER, spelled_bytes
-from gptlab.tokenizer.definition import AddedToken, Definition
+from gptlab.tokenizer.chunks.steps import NamedSplit, Split
 from gptlab.tokenizer.files import read_file, read_json, to_json
-from gptlab.tokenizer.huggingface_steps import read_normalizers, read_steps, shown
-from gptlab.tokenizer.roles import ROLES, Role
-from gptlab.tokenizer.steps import NamedSplit, Split
+from gptlab.tokenizer.formats.alphabet import BYTE_TO_CHARACTER, spelled_bytes
+from gptlab.tokenizer.formats.definition import AddedToken, Definition
+from gptlab.tokenizer.formats.huggingface_steps import read_normalizers, read_steps, shown
+from gptlab.tokenizer.formats.roles import ROLES, Role
 
 TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"

@@ -4,15 +4,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gptlab.errors import TokenizerError
-from gptlab.tokenizer.definition import Definition
-from gptlab.tokenizer.huggingface import (
+from gptlab.tokenizer.formats.definition import Definition
+from gptlab.tokenizer.formats.huggingface import (
     MERGES_FILE,
     TOKENIZER_FILE,
     VOCAB_FILE,
     read_tokenizer_json,
     read_vocab_and_merges,
 )
-from gptlab.tokenizer.tiktoken_file import read_tiktoken_file
+from gptlab.tokenizer.formats.tiktoken_file import read_tiktoken_file
 
 
 def definition_at(path: Path) -> Definition:

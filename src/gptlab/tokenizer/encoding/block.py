@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from gptlab.tokenizer.base import TokenArray
-from gptlab.tokenizer.chunk_table import ChunkTable
-from gptlab.tokenizer.splitting import split_arrays
+from gptlab.tokenizer.chunks.splitting import split_arrays
+from gptlab.tokenizer.chunks.table import ChunkTable
 
 _MAX_CHUNKS = 1 << 17
 

@@ -1,0 +1,1 @@
+"""How text is cut into chunks, the pieces that merges work on."""

@@ -1,0 +1,1 @@
+"""Chunks, texts and whole corpora to ids."""

@@ -1,0 +1,1 @@
+"""What a byte-level BPE is, and the files that say so."""
