@@ -80,6 +80,7 @@ def measure(corpus: Corpus, vocab_size: int, rounds: int, cores: int) -> dict[st
     return {
         "corpus": corpus.description(),
         "vocab_size": vocab_size,
+        "rounds": rounds,
         "merges": equal_merges["rustbpe"],
         "merges_equal_to_gptlab": equal_merges,
         "contenders": contenders,
@@ -120,9 +121,9 @@ def rows(setting: dict[str, Any]) -> Iterator[list[str]]:
         ]
 
 
-def parse_setting(text: str) -> tuple[int, int]:
-    size, _, vocab_size = text.partition(":")
-    return byte_count(size), int(vocab_size)
+def parse_setting(text: str) -> tuple[int, int, int | None]:
+    size, vocab_size, *rounds = text.split(":")
+    return byte_count(size), int(vocab_size), int(rounds[0]) if rounds else None
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -131,9 +132,9 @@ def parse_arguments() -> argparse.Namespace:
         "--setting",
         nargs="+",
         type=parse_setting,
-        default=[(20_000_000, 8192), (100_000_000, 32768)],
-        metavar="SIZE:VOCAB_SIZE",
-        help="bytes of text and gptlab's vocab_size, as in 20M:8192 or 1G:50257",
+        default=[(20_000_000, 8192, None), (100_000_000, 32768, None)],
+        metavar="SIZE:VOCAB_SIZE[:ROUNDS]",
+        help="bytes of text and gptlab's vocab_size, as in 20M:8192, or 1G:50257:1 for one round",
     )
     parser.add_argument("--corpus", type=Path, help="a text to take the bytes from, not source")
     parser.add_argument("--cores", type=int, default=available_cores())
@@ -146,10 +147,12 @@ def main() -> None:
     arguments = parse_arguments()
     settings = []
     with tempfile.TemporaryDirectory(dir=arguments.workspace) as folder:
-        for size, vocab_size in arguments.setting:
+        for size, vocab_size, rounds in arguments.setting:
             documents = file_documents(arguments.corpus) if arguments.corpus else python_documents()
             corpus = write_corpus(Path(folder, "corpus.txt"), first_bytes(documents, size))
-            settings.append(measure(corpus, vocab_size, arguments.rounds, arguments.cores))
+            settings.append(
+                measure(corpus, vocab_size, rounds or arguments.rounds, arguments.cores)
+            )
     print_table(
         [
             "",
@@ -169,7 +172,6 @@ def main() -> None:
     result = {
         "benchmark": "bpe_training",
         "pattern": "gpt4",
-        "rounds": arguments.rounds,
         "memory": memory_kind(),
         "machine": machine(packages, cores=arguments.cores),
         "settings": settings,
