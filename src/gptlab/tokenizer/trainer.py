@@ -33,7 +33,6 @@ from gptlab.corpus import TextErrors, open_corpus
 from gptlab.errors import DataError, TokenizerError
 from gptlab.tokenizer.base import SPECIAL_TOKENS
 from gptlab.tokenizer.bpe import BPETokenizer
-from gptlab.tokenizer.chunks.patterns import compiled
 from gptlab.tokenizer.counting import count_chunks
 from gptlab.tokenizer.formats.alphabet import BYTE_TO_CHARACTER
 
@@ -107,8 +106,9 @@ def train_bpe(
             f"vocab_size={vocab_size} is too small: 256 bytes and {len(special_tokens)} special "
             f"tokens already make {_BYTES + len(special_tokens)}; ask for at least that many"
         )
-    compiled(pattern)
     order = _byte_order(tie_break)
+    # A wrong pattern or special token is better told before the work than after it.
+    BPETokenizer([], pattern=pattern, special_tokens=special_tokens)
     if texts is None and files is not None:
         texts = open_corpus(files, field=field, errors=errors).streams()
     elif texts is None or files is not None:
