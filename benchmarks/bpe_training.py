@@ -143,16 +143,8 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main() -> None:
-    arguments = parse_arguments()
-    settings = []
-    with tempfile.TemporaryDirectory(dir=arguments.workspace) as folder:
-        for size, vocab_size, rounds in arguments.setting:
-            documents = file_documents(arguments.corpus) if arguments.corpus else python_documents()
-            corpus = write_corpus(Path(folder, "corpus.txt"), first_bytes(documents, size))
-            settings.append(
-                measure(corpus, vocab_size, rounds or arguments.rounds, arguments.cores)
-            )
+def report(settings: list[dict[str, Any]], cores: int) -> None:
+    """Print and write what has been measured so far."""
     print_table(
         [
             "",
@@ -173,10 +165,23 @@ def main() -> None:
         "benchmark": "bpe_training",
         "pattern": "gpt4",
         "memory": memory_kind(),
-        "machine": machine(packages, cores=arguments.cores),
+        "machine": machine(packages, cores=cores),
         "settings": settings,
     }
     write_result("bpe_training-cpu", result)
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    settings = []
+    with tempfile.TemporaryDirectory(dir=arguments.workspace) as folder:
+        for size, vocab_size, rounds in arguments.setting:
+            documents = file_documents(arguments.corpus) if arguments.corpus else python_documents()
+            corpus = write_corpus(Path(folder, "corpus.txt"), first_bytes(documents, size))
+            settings.append(
+                measure(corpus, vocab_size, rounds or arguments.rounds, arguments.cores)
+            )
+            report(settings, arguments.cores)
 
 
 if __name__ == "__main__":

@@ -129,11 +129,16 @@ def python_documents() -> Iterator[Document]:
 
 
 def _is_text(data: bytes) -> bool:
+    """Whether these are characters that every library knows, and so cuts alike.
+
+    Which of the newest characters are letters depends on how old a library's Unicode tables are;
+    Python's own are older than those of all contenders.
+    """
     try:
-        data.decode()
+        text = data.decode()
     except UnicodeDecodeError:
         return False
-    return b"\0" not in data
+    return b"\0" not in data and all(unicodedata.category(c) != "Cn" for c in set(text))
 
 
 def _renamed(text: str, copy: int) -> str:
