@@ -1,3 +1,4 @@
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptlab.errors import WorkerError
+from gptlab.errors import ConfigError, WorkerError
 from gptlab.parallel import batched, parallel_map
 
 
@@ -91,9 +92,76 @@ def test_errors_of_the_function_arrive():
 
 
 def test_a_killed_worker_is_an_error_of_one_line():
-    with pytest.raises(WorkerError, match="2 worker processes was killed") as caught:
+    with pytest.raises(WorkerError, match="exit code -9") as caught:
         list(parallel_map(partial(dies_at, 3), range(100), processes=2))
     assert "\n" not in str(caught.value)
+
+
+def large(folder):
+    def work(number):
+        Path(folder, str(os.getpid())).touch()
+        return bytes(1 << 28)
+
+    return work
+
+
+def test_a_worker_killed_while_it_hands_over_is_an_error_too(tmp_path):
+    results = parallel_map(partial(large, tmp_path), range(4), processes=2)
+    killer = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import os, sys, time\nfolder = sys.argv[1]\n"
+            "while not os.listdir(folder): time.sleep(0.001)\n"
+            "time.sleep(0.05)\nfor pid in os.listdir(folder): os.kill(int(pid), 9)",
+            str(tmp_path),
+        ]
+    )
+    with pytest.raises(WorkerError, match="exit code -9"):
+        list(results)
+    killer.wait()
+
+
+def refuses():
+    raise ValueError("can't be made")
+
+
+def test_errors_of_what_makes_the_function_arrive():
+    with pytest.raises(ValueError, match="can't be made"):
+        list(parallel_map(refuses, range(5), processes=2))
+
+
+def test_errors_of_the_items_arrive():
+    def items():
+        yield from range(5)
+        raise EOFError("no more")
+
+    with pytest.raises(EOFError, match="no more"):
+        list(parallel_map(Square, items(), processes=2))
+
+
+def test_processes_may_be_spawned(monkeypatch):
+    context = multiprocessing.get_context("spawn")
+    monkeypatch.setattr("gptlab.parallel.get_context", lambda _: context)
+    assert list(parallel_map(partial(partial, pow, 2), range(5), processes=2)) == [1, 2, 4, 8, 16]
+
+
+def in_a_child(results):
+    results.put(list(parallel_map(Square, range(3), processes=2)))
+
+
+def test_a_process_that_may_not_have_children_works_alone():
+    context = multiprocessing.get_context("fork")
+    results = context.Queue()
+    child = context.Process(target=in_a_child, args=(results,), daemon=True)
+    child.start()
+    assert results.get(timeout=20) == [(n * n, child.pid, n + 1) for n in range(3)]
+    child.join()
+
+
+def test_no_processes_at_all_are_refused():
+    with pytest.raises(ConfigError, match="processes is 0; choose 1 or more"):
+        list(parallel_map(Square, range(5), processes=0))
 
 
 @given(st.lists(st.text()), st.integers(1, 10))
@@ -105,9 +173,9 @@ def test_batches(texts, size):
 
 
 SCRIPT = r"""
-import signal
+import os, signal, time
+# A suite that is started in the background inherits an ignored Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-import os, time
 from gptlab.parallel import parallel_map
 
 def make():
@@ -121,6 +189,7 @@ for _ in parallel_map(make, range(100000), processes=2):
 """
 
 
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="asks /proc which processes live")
 @pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGKILL, signal.SIGTERM])
 def test_workers_end_with_their_parent(by):
     # A session of its own, as a terminal has: Ctrl-C there reaches parent and workers alike.
@@ -128,7 +197,7 @@ def test_workers_end_with_their_parent(by):
         [
             sys.executable,
             "-c",
-            "import signal; signal.signal(2, signal.default_int_handler)" + SCRIPT,
+            SCRIPT,
         ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -5,7 +5,7 @@ import pytest
 
 import gptlab
 from gptlab.cli.tokenize import main
-from gptlab.tokenizer.inspection.compare import compare, measure_all
+from gptlab.tokenizer.inspection import compare, measure_all
 
 
 @pytest.fixture

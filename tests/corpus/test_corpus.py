@@ -96,6 +96,16 @@ def test_empty_missing_and_textless_paths_are_refused(tmp_path):
     one_line(error)
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes here")
+def test_a_pipe_is_refused_and_in_a_folder_left_out(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(DataError, match="pipe is no regular file; write the text") as error:
+        open_corpus(tmp_path / "pipe")
+    one_line(error)
+    write(tmp_path / "good.txt", "good")
+    assert texts(open_corpus(tmp_path)) == ["good"]
+
+
 def test_a_file_that_went_away_is_refused(tmp_path):
     path = write(tmp_path / "a.txt", "text")
     corpus = open_corpus(path)

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from gptlab.corpus import open_corpus, rows
+from gptlab.corpus import compression, open_corpus, rows
 from gptlab.errors import DataError
 
 exact = settings(
@@ -91,6 +91,14 @@ def test_rows_are_documents(stored, values):
     assert texts(stored("a.ndjson", json_lines(values).replace(b"\n", b"\r\n\n"))) == expected
     for type_ in (pyarrow.string(), pyarrow.large_string(), pyarrow.binary()):
         assert texts(stored("a.parquet", parquet_bytes(values, type_))) == expected
+
+
+@pytest.mark.parametrize("before", [b"", b"\n"])
+def test_a_byte_order_mark_counts_as_nothing_at_the_start_alone(stored, before):
+    mark, line = b"\xef\xbb\xbf", b'{"text": "x"}\n'
+    assert texts(stored("a.jsonl", mark + before + line + line)) == ["x", "x"]
+    assert texts(stored("b.jsonl", mark)) == []
+    assert "line 2 is no JSON object" in refused(stored("c.jsonl", line + mark + line))
 
 
 def test_rows_of_several_batches_are_documents(stored, monkeypatch):
@@ -213,4 +221,4 @@ def test_a_large_file_is_never_read_whole(stored):
     finally:
         tracemalloc.stop()
     longest = max(len(piece) for stream in open_corpus(paths[0]).streams() for piece in stream)
-    assert longest <= MIB
+    assert longest <= compression.PIECE_BYTES

@@ -164,6 +164,11 @@ def test_a_tokenizer_of_others_can_not_be_extended():
         add_special_tokens(make(vocab_size=256), TiktokenTokenizer(encoding), ["<USER>"])
 
 
+def test_a_lone_string_is_no_list_of_tokens():
+    with pytest.raises(TokenizerError, match=r"list of names: give \['日本'\]"):
+        add_special_tokens(make(vocab_size=TOKENIZER.vocab_size), TOKENIZER, "日本")
+
+
 def test_a_tokenizer_that_is_not_the_models_is_refused():
     with pytest.raises(ConfigError, match="tokenizer has 262 ids, but the model 261; give the"):
         add_special_tokens(make(vocab_size=261), TOKENIZER, ["<USER>"])

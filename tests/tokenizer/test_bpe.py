@@ -187,6 +187,7 @@ def test_with_special_tokens():
     ("names", "problem"),
     [
         ([""], "can't be empty"),
+        (["<\ud800>"], r"'<\\ud800>' holds half a surrogate pair"),
         (["<x>", "<x>"], "'<x>' is a token already"),
         (["<EOS>"], "'<EOS>' is a token already"),
         (["a"], "'a' is a token already"),

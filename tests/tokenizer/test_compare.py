@@ -1,6 +1,7 @@
 import io
 import json
 import re
+import sys
 from collections import Counter
 from unicodedata import east_asian_width
 
@@ -18,8 +19,7 @@ from gptlab.tokenizer import (
     train_bpe,
 )
 from gptlab.tokenizer.chunks.patterns import SPLIT_PATTERNS
-from gptlab.tokenizer.inspection import measure as measuring
-from gptlab.tokenizer.inspection.compare import TokenCount, compare, measure, measure_all, picture
+from gptlab.tokenizer.inspection import TokenCount, compare, measure, measure_all, picture
 
 CORPUS = [f"the quick brown fox number {i} jumps over the lazy dog\n日本語" for i in range(50)]
 BPE = train_bpe(texts=CORPUS, vocab_size=330)
@@ -74,7 +74,7 @@ def display_width(text: str) -> int:
 @given(texts_of_words, st.sampled_from([1, 7, 1000]))
 def test_a_measurement_is_what_counting_by_hand_gives(texts, batch):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(measuring, "_BATCH_CHARACTERS", batch)
+        patch.setattr(sys.modules[measure.__module__], "_BATCH_CHARACTERS", batch)
         found = measure(BPE, iter(texts))
     counts = Counter(token for text in texts for token in BPE.encode(text))
     size = sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)

@@ -75,6 +75,14 @@ def test_special_tokens_are_plain_text_unless_allowed():
     assert PIECES.encode("<unk>", allowed_special=["<unk>"]) == [PIECES.unk_id]
 
 
+def test_the_longest_special_token_counts():
+    names = ["<a>", "<a>.", "<a>.*"]
+    tokenizer = SentencePieceTokenizer(make_model(control_symbols=names, vocab_size=45))
+    ids = tokenizer.encode("<a>.*<a>fox<a>.", allowed_special=names)
+    assert ids == [5, 3, *tokenizer.encode("fox"), 4]
+    assert tokenizer.encode("<a>.", allowed_special=["<a>"]) == [3, *tokenizer.encode(".")]
+
+
 def test_disallowed_special_tokens():
     with pytest.raises(TokenizerError, match="'</s>'"):
         PIECES.encode("<s>fox</s>", allowed_special=["<s>"], disallowed_special="all")

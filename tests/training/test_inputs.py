@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,14 @@ def test_the_tokenizer_never_sees_the_held_out_part(tiny):
     Path("cats.txt").write_text("ab ab ab\n" * 90 + "xy xy xy\n" * 10)
     found, _ = load(tiny(vocab_size=261))
     assert found.tokenizer.merges == [(b"a", b"b")]
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+@pytest.mark.parametrize("quiet", [True, False])
+def test_the_tokenizers_training_is_seen_in_a_terminal(tiny, monkeypatch, capsys, terminal, quiet):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    load(tiny(quiet=quiet))
+    assert ("merges: 100%" in capsys.readouterr().err) == (terminal and not quiet)
 
 
 def test_the_second_time_nothing_is_made(tiny, monkeypatch):

@@ -9,7 +9,7 @@ from gptlab.tokenizer import BPETokenizer, Tokenizer
 
 def add_special_tokens(
     model: GPT, tokenizer: Tokenizer, tokens: Sequence[str], *, seed: int = 0
-) -> tuple[GPT, Tokenizer]:
+) -> tuple[GPT, BPETokenizer]:
     """A model and a tokenizer that know further special tokens; those given stay as they are.
 
     The new ids come after the tokenizer's. Where the model's vocabulary is larger than the
@@ -37,5 +37,5 @@ def add_special_tokens(
             f"the tokenizer has {tokenizer.vocab_size} ids, but the model {vocab_size}; give the "
             "tokenizer that the model was trained with"
         )
-    extended = tokenizer.with_special_tokens(list(tokens))
+    extended = tokenizer.with_special_tokens(tokens)
     return grow_vocabulary(model, max(vocab_size, extended.vocab_size), seed=seed), extended

@@ -10,7 +10,7 @@ from tqdm import tqdm
 from gptlab.corpus import open_corpus
 from gptlab.errors import ConfigError
 from gptlab.tokenizer import load_tokenizer
-from gptlab.tokenizer.inspection.compare import compare, measure_all
+from gptlab.tokenizer.inspection import compare, measure_all
 
 if TYPE_CHECKING:
     from gptlab.cli.tokenize import TokenizeCommand

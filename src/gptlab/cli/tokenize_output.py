@@ -5,7 +5,7 @@ from pathlib import Path
 
 from gptlab.errors import ConfigError
 from gptlab.tokenizer import Tokenizer
-from gptlab.tokenizer.inspection.picture import picture
+from gptlab.tokenizer.inspection import picture
 
 WEIGHTS_FILE = "model.safetensors"
 

@@ -103,7 +103,7 @@ class _CountedTexts:
 
     def _counted(self, pieces: Iterator[str]) -> Iterator[str]:
         for piece in pieces:
-            self.bytes += len(piece.encode())
+            self.bytes += len(piece) if piece.isascii() else len(piece.encode())
             yield piece
 
 

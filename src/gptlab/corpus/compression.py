@@ -66,7 +66,7 @@ def damaged(file: Path, reason: object) -> NotTextError:
 
 
 def pieces(stream: BufferedReader, count: int | None = None) -> Iterator[bytes]:
-    """The next `count` bytes of a stream, or all that follow, at most 1 MiB at a time."""
+    """The next `count` bytes of a stream, or all that follow, at most 256 KiB at a time."""
     left = sys.maxsize if count is None else count
     while data := stream.read(min(left, PIECE_BYTES)):
         left -= len(data)

@@ -57,7 +57,7 @@ class Corpus:
         return map("".join, self.streams())
 
     def streams(self) -> Iterator[Iterator[str]]:
-        """The text of each document in pieces of about 1 MiB, or in one if it stands in a row.
+        """The text of each document in pieces of about 256 KiB, or in one if it is a row's.
 
         Raises:
             DataError: A file is gone, unreadable, damaged, binary or not UTF-8, a row has no text

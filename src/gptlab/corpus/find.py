@@ -22,14 +22,18 @@ def find_texts(root: Path, *, errors: TextErrors) -> tuple[list[Path], int]:
     Of a folder, hidden files and folders are left out, runs, saved tokenizers and empty files too.
 
     Raises:
-        DataError: There is nothing at `root`, or no text in it.
+        DataError: There is nothing at `root`, a pipe or a device, or no text in it.
     """
     if root.is_file():
         if root.stat().st_size == 0:
             raise DataError(f"{root} is empty; give a file with text in it")
         return [root], 0
-    if not root.is_dir():
+    if not root.exists():
         raise DataError(f"{root} does not exist; give a text file or a folder of text files")
+    if not root.is_dir():
+        raise DataError(
+            f"{root} is no regular file; write the text to a file first, as it is read repeatedly"
+        )
     found = [file for file in sorted(_files_under(root)) if file.stat().st_size > 0]
     texts = [file for file in found if _is_text(file, errors)]
     if not texts:

@@ -30,8 +30,8 @@ def format_of(file: Path) -> str:
 def documents_in(file: Path, *, field: str, errors: TextErrors) -> Iterator[Iterator[str]]:
     """The documents of a file, each as the pieces of its text.
 
-    Plain text is a single document, in pieces of about 1 MiB. In the other formats each row whose
-    field is not null is a document, in one piece.
+    Plain text is a single document, in pieces of about 256 KiB. In the other formats each row
+    whose field is not null is a document, in one piece.
 
     Raises:
         NotTextError: The file is unreadable or damaged, or, if strict, binary or not UTF-8.
@@ -47,7 +47,7 @@ def documents_in(file: Path, *, field: str, errors: TextErrors) -> Iterator[Iter
 
 
 def text_pieces(file: Path, *, errors: TextErrors, part: range | None = None) -> Iterator[str]:
-    """The text of a file, or of a range of its decompressed bytes, in pieces of about 1 MiB.
+    """The text of a file, or of a range of its decompressed bytes, in pieces of about 256 KiB.
 
     No character is cut, and line ends stay as they are.
 

@@ -1,5 +1,6 @@
 """The rows of JSON lines and of Parquet: where each stands, and what it holds as its text."""
 
+import codecs
 import json
 import shutil
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ _BUFFER_BYTES = 1 << 20
 
 
 def json_rows(file: Path, field: str, errors: str) -> Iterator[Row]:
-    """The field of each line's object, without blank lines.
+    """The field of each line's object, without blank lines or a byte order mark at the start.
 
     Raises:
         NotTextError: The file is unreadable, damaged or, if strict, not UTF-8.
@@ -28,7 +29,9 @@ def json_rows(file: Path, field: str, errors: str) -> Iterator[Row]:
     """
     with opened(file) as stream:
         for number, line in enumerate(stream, 1):
-            if line.isspace():
+            if number == 1:
+                line = line.removeprefix(codecs.BOM_UTF8)
+            if not line.strip():
                 continue
             place = f"line {number}"
             row = _json_object(_decoded(line, f"{file}, {place}", errors), f"{file}, {place}")

@@ -2,8 +2,8 @@
 
 import os
 from array import array
-from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -39,19 +39,22 @@ def count_chunks(
     Raises:
         WorkerError: One of the processes was killed.
     """
+    if isinstance(texts, str):
+        texts = [texts]
     documents = ([text] if isinstance(text, str) else text for text in texts)
     batches = batched(chain.from_iterable(map(blocks, documents)), _BATCH_CHARACTERS, length=len)
-    tallies: dict[Hashable, _Tally] = defaultdict(_Tally)
+    totals: Counter[bytes] = Counter()
+    tallies: dict[int, _Tally] = {}
     make_counter = partial(_BatchCounter, pattern)
     with tqdm(desc="counting", unit="B", unit_scale=True, disable=not progress) as bar:
         for batch in parallel_map(make_counter, batches, processes=processes):
-            tallies[batch.numbering].add(batch)
+            if batch.begins_table and batch.process in tallies:
+                tallies.pop(batch.process).add_to(totals)
+            tallies.setdefault(batch.process, _Tally()).add(batch)
             bar.update(batch.size)
-    totals: Counter[bytes] = Counter()
     while tallies:
         _, tally = tallies.popitem()
-        for chunk, count in tally.counts():
-            totals[chunk] += count
+        tally.add_to(totals)
     return totals
 
 
@@ -61,8 +64,10 @@ class _Batch:
 
     size: int
     """Bytes of text."""
-    numbering: Hashable
-    """Which process has numbered the chunks, and with which of its tables."""
+    process: int
+    """Which process has numbered the chunks."""
+    begins_table: bool
+    """Whether it has numbered them in a new table, from 0 on."""
     new_chunks: bytes
     """Chunks that the table holds since this batch, end to end, with the numbers that follow."""
     new_lengths: Ints
@@ -78,12 +83,10 @@ class _BatchCounter:
 
     def __init__(self, pattern: str) -> None:
         self._pattern = pattern
-        self._tables = 0
         self._table = ChunkTable()
 
     def __call__(self, texts: list[str]) -> _Batch:
         if len(self._table) > _MAX_TABLE:
-            self._tables += 1
             self._table = ChunkTable()
         known = len(self._table)
         found = []
@@ -97,7 +100,8 @@ class _BatchCounter:
         new_chunks = self._table.chunks(known)
         return _Batch(
             size=size,
-            numbering=(os.getpid(), self._tables),
+            process=os.getpid(),
+            begins_table=known == 0,
             new_chunks=b"".join(new_chunks),
             new_lengths=np.fromiter(map(len, new_chunks), np.int64, len(new_chunks)),
             numbers=numbers,
@@ -120,9 +124,9 @@ class _Tally:
         self._counts.frombytes(bytes(8 * len(batch.new_lengths)))
         np.frombuffer(self._counts, np.int64)[batch.numbers] += batch.counts
 
-    def counts(self) -> Iterator[tuple[bytes, int]]:
+    def add_to(self, totals: Counter[bytes]) -> None:
         chunks = bytes(self._chunks)
         start = 0
         for length, count in zip(self._lengths, self._counts, strict=True):
-            yield chunks[start : start + length], count
+            totals[chunks[start : start + length]] += count
             start += length

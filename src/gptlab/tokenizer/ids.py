@@ -1,9 +1,7 @@
-"""What every tokenizer does alike: checks ids, reads bytes as text, finds special tokens."""
+"""What every tokenizer does alike: checks ids, and goes between bytes and text."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from operator import index
-
-import regex
 
 from gptlab.errors import TokenizerError
 
@@ -50,14 +48,3 @@ def without_surrogates(text: str) -> str:
     except UnicodeEncodeError:
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return text
-
-
-def split_special(text: str, special_ids: Mapping[str, int]) -> Iterator[str | int]:
-    """The stretches of plain text in `text`, and an id for each special token between them."""
-    longest_first = sorted(special_ids, key=len, reverse=True)
-    if not longest_first:
-        yield text
-        return
-    for part in regex.split("(" + "|".join(map(regex.escape, longest_first)) + ")", text):
-        if part:
-            yield special_ids.get(part, part)

@@ -1,21 +1,22 @@
 """Learn the merges of a byte-level BPE tokenizer from text (Sennrich et al. 2016).
 
 Byte-pair encoding starts with the bytes of the text, and again and again puts a new token in place
-of the pair of neighbours that is the most frequent. Done as it is said, each of the thousands of
-merges would read the whole text. Four observations make it a matter of seconds.
+of the pair of neighbours that is the most frequent. Done literally, each of the thousands of merges
+would read the whole text. Four observations make it a matter of seconds.
 
 1. Text repeats itself. Chunks are counted first; merging then works on each different chunk
    once, with its count as a weight.
 2. A merge changes only the places where its pair stands. So the places of each pair are kept.
-3. A pair is never as frequent as when it is new. Pairs of known tokens can only be broken up by
+3. A pair is never more frequent than when it is new. Pairs of known tokens can only be broken up by
    merges; new ones contain the new token. So counts need no upkeep: what was counted last is an
    upper bound, the pair with the highest bound is counted again, and if that is still its count,
    no other pair can be more frequent.
-4. For the same reason a pair below the count of the last merge that will be made is never of any
-   use. That count, the floor, is guessed, rarer pairs are not kept at all, and should the guess
-   turn out too high, all pairs are collected anew with a lower one.
+4. For the same reason a pair that counts less than the last merge that will be made is never of
+   any use. That count, the floor, is guessed, rarer pairs are not kept at all, and should the
+   guess turn out too high, all pairs are collected anew with a lower one.
 
-A pair with many places is merged in all of them by one handful of array operations.
+A pair with many places is merged in all of them by one handful of array operations. In "aaa" the
+pair (a, a) stands at two places and counts twice, though only one of them can be merged.
 """
 
 import warnings
@@ -49,7 +50,8 @@ the lowest ids. No two candidates have the same ids, so places are never compare
 
 _BYTES = 256
 _BOUNDARY, _GONE = -1, -2
-# The first floor, in shares of the corpus, and how far it comes down when it proves too high.
+# The first floor is this share of the bytes of text that there are for each merge; one that proves
+# too high comes down by the step.
 _FLOOR_SHARE = 16
 _FLOOR_STEP = 8
 # Bytes of different chunks above which memory matters more than the last of the speed.
@@ -131,7 +133,16 @@ def train_bpe(
 
 
 class MergeLearner:
-    """The different chunks of a corpus, end to end, as one linked list of ids with their counts."""
+    """The different chunks of a corpus, end to end, as one linked list of ids with their counts.
+
+    A place is an index into `_ids`; the place of a pair is that of its first id. `_next` and
+    `_previous` lead from an id to its neighbours. A merge writes the new id at the first of the two
+    places and `_GONE` at the second, so whether a pair still stands at a place can be looked up.
+
+    Args:
+        chunks: How often each chunk occurs.
+        byte_order: The 256 bytes in the order of their ids.
+    """
 
     def __init__(self, chunks: Mapping[bytes, int], byte_order: bytes) -> None:
         lengths = np.fromiter(map(len, chunks), np.int64, len(chunks))
@@ -141,21 +152,25 @@ class MergeLearner:
         self._ids[np.cumsum(np.append(0, lengths + 1))] = _BOUNDARY
         size = len(self._ids)
         # Places of the processor's own width are the fastest, those of half of it save memory.
-        width = np.intp if size < _LARGE else np.int32
+        width = np.int32 if _LARGE <= size < 1 << 31 else np.intp
         self._next: Ints = np.arange(1, size + 1, dtype=width)
         self._previous: Ints = np.arange(-1, size - 1, dtype=width)
         self._counts = np.append(0, np.repeat(counts, lengths + 1))
 
     def learn(self, num_merges: int) -> Iterator[Pair]:
-        """Merge the most frequent pair, and yield it, `num_merges` times or until none is left."""
+        """Merge the most frequent pair, and yield it, `num_merges` times or until none is left.
+
+        To be called once.
+        """
         num_ids, last_id = _BYTES, _BYTES + num_merges - 1
         floor = max(1, int(self._counts.sum()) // (_FLOOR_SHARE * max(1, num_merges)))
         while True:
             heap = self._candidates(num_ids, floor)
             while heap and num_ids <= last_id:
-                bound, first, second, places = heappop(heap)
+                negative_bound, first, second, places = heappop(heap)
                 places, count = self._standing(first, second, places)
-                if count == -bound:
+                if count == -negative_bound:
+                    # The bound was exact, and no other is higher: this is the most frequent pair.
                     yield first, second
                     for born in self._merge(first, second, places, num_ids, floor):
                         heappush(heap, born)

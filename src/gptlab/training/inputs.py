@@ -3,6 +3,7 @@
 import hashlib
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -116,7 +117,7 @@ def _open_tokenizer(config: TrainConfig, train: Corpus | Path, cache: Path, say:
     if config.tokenizer == AUTO:
         if isinstance(train, Path):
             raise ConfigError(f"{train} is prepared already; name its tokenizer with --tokenizer")
-        return _own_tokenizer(train, config.vocab_size, cache, say)
+        return _own_tokenizer(train, config, cache, say)
     kind = None if config.tokenizer_type == "default" else config.tokenizer_type
     tokenizer = load_tokenizer(config.tokenizer, kind=kind)
     if "vocab_size" in config.model_fields_set and config.vocab_size != tokenizer.vocab_size:
@@ -127,12 +128,16 @@ def _open_tokenizer(config: TrainConfig, train: Corpus | Path, cache: Path, say:
     return tokenizer
 
 
-def _own_tokenizer(train: Corpus, vocab_size: int, cache: Path, say: Say) -> Tokenizer:
-    key = f"{train.fingerprint()} {vocab_size}"
+def _own_tokenizer(train: Corpus, config: TrainConfig, cache: Path, say: Say) -> Tokenizer:
+    key = f"{train.fingerprint()} {config.vocab_size}"
     folder = cache / f"tokenizer-{hashlib.sha256(key.encode()).hexdigest()[:20]}"
     if folder.exists():
         return BPETokenizer.load(folder)
-    tokenizer = train_bpe(texts=train.streams(), vocab_size=vocab_size)
+    tokenizer = train_bpe(
+        texts=train.streams(),
+        vocab_size=config.vocab_size,
+        progress=sys.stderr.isatty() and not config.quiet,
+    )
     _save_whole(tokenizer, folder)
     say(f"trained a tokenizer of {tokenizer.vocab_size} tokens (--tokenizer names another)")
     return tokenizer

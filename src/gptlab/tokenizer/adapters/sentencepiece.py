@@ -1,11 +1,12 @@
 """SentencePiece models behind the same face as our own tokenizer."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
 import numpy as np
+import regex
 import sentencepiece
 from numpy.typing import NDArray
 
@@ -13,7 +14,7 @@ from gptlab.errors import TokenizerError
 from gptlab.tokenizer.adapters.shared import refuse_dropout
 from gptlab.tokenizer.base import SpecialNames, TokenArray, token_dtype
 from gptlab.tokenizer.files import read_file, write_files
-from gptlab.tokenizer.ids import checked_ids, split_special, without_surrogates
+from gptlab.tokenizer.ids import checked_ids, without_surrogates
 from gptlab.tokenizer.special import allowed_names
 
 SENTENCEPIECE_FILE = "tokenizer.model"
@@ -106,7 +107,7 @@ class SentencePieceTokenizer:
             text, special, allowed=allowed_special, disallowed=disallowed_special
         )
         ids: list[int] = []
-        for part in split_special(text, {name: special[name] for name in allowed}):
+        for part in _split_special(text, {name: special[name] for name in allowed}):
             ids += [part] if isinstance(part, int) else self._plain_ids(part).tolist()
         return ids
 
@@ -192,6 +193,17 @@ def _mark_ids(processor: sentencepiece.SentencePieceProcessor) -> NDArray[np.int
     spaces = "".join(processor.encode("   ", out_type=str))
     usable = all(map(processor.is_byte, ids)) and spaces == 3 * SPACE_MARK
     return np.array(ids if usable else [], dtype=np.int32)
+
+
+def _split_special(text: str, special_ids: Mapping[str, int]) -> Iterator[str | int]:
+    """The stretches of plain text in `text`, and an id for each special token between them."""
+    longest_first = sorted(special_ids, key=len, reverse=True)
+    if not longest_first:
+        yield text
+        return
+    for part in regex.split("(" + "|".join(map(regex.escape, longest_first)) + ")", text):
+        if part:
+            yield special_ids.get(part, part)
 
 
 def _no_model(name: str) -> TokenizerError:

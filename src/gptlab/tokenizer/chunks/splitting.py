@@ -142,12 +142,10 @@ def _after(flags: Flags) -> Flags:
 
 def _start_each_three(starts: Flags, number: Flags) -> None:
     """A run of digits starts a chunk, and another one after every three."""
-    first = np.flatnonzero(number & ~_before(number))
-    length = np.flatnonzero(number & ~_after(number)) + 1 - first
-    while len(first):
-        starts[first] = True
-        long = length > 3
-        first, length = first[long] + 3, length[long] - 3
+    digits = np.flatnonzero(number)
+    if len(digits):
+        first = _latest(number & ~_before(number), digits)
+        starts[digits[(digits - first) % 3 == 0]] = True
 
 
 def _join_blanks_to_newlines(starts: Flags, blank: Flags, newline: Flags, other: Flags) -> None:

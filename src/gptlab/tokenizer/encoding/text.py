@@ -1,7 +1,8 @@
 """The ids of a text under a definition: exactly, and for long texts fast."""
 
+import threading
 from collections.abc import Callable, Iterable, Sequence
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from itertools import chain
 
 import numpy as np
@@ -31,6 +32,8 @@ class TextEncoder:
         self._definition = definition
         self._dtype = token_dtype(vocab_size)
         self._pattern = definition.sole_pattern
+        # A block encoder for each thread, so that none sees what another has half remembered.
+        self._of_thread = threading.local()
         self._chunk_ids = ChunkEncoder(
             definition.mergeable(), definition.merges_in_bytes(), whole=definition.whole_chunks()
         )
@@ -84,14 +87,19 @@ class TextEncoder:
 
     def encode_to_arrays(self, texts: Iterable[str]) -> list[TokenArray]:
         """`encode_to_array` for each text, best of texts that are no longer than a block."""
-        if self._encode_block is not None:
+        encode_block = self._encode_block
+        if encode_block is not None:
             groups = batched(texts, BLOCK_CHARACTERS, length=len)
-            return list(chain.from_iterable(map(self._encode_block, groups)))
+            return list(chain.from_iterable(map(encode_block, groups)))
         plain = (self.encode(t, allowed=frozenset(), dropout=0.0, seed=None) for t in texts)
         return [np.array(ids, self._dtype) for ids in plain]
 
-    @cached_property
+    @property
     def _encode_block(self) -> BlockEncoder | None:
         if self._pattern is None:
             return None
-        return BlockEncoder(self._pattern, self._chunk_ids.encode_bytes, self._dtype)
+        if not hasattr(self._of_thread, "encode_block"):
+            encode_chunk = self._chunk_ids.encode_bytes
+            self._of_thread.encode_block = BlockEncoder(self._pattern, encode_chunk, self._dtype)
+        encode_block: BlockEncoder = self._of_thread.encode_block
+        return encode_block

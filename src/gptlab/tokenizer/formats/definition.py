@@ -155,7 +155,7 @@ class Definition:
         """The same with more special tokens behind all others.
 
         Raises:
-            TokenizerError: A name is empty, there already, or given twice.
+            TokenizerError: A name is empty, no valid Unicode, there already, or given twice.
         """
         ids = self.ids()
         first = max(ids.values(), default=-1) + 1
@@ -199,7 +199,7 @@ def define(
         special_tokens: Names, which get the ids behind all tokens, or names with their ids.
 
     Raises:
-        TokenizerError: A special token is empty, a token already, or given twice.
+        TokenizerError: A special token is empty, no valid Unicode, a token already, or given twice.
     """
     vocab = {spell(token): token_id for token, token_id in tokens.items()}
     first = max(vocab.values(), default=-1) + 1
@@ -219,7 +219,7 @@ def define_by_merges(merges: Merges, *, pattern: str, special_tokens: Sequence[s
 
     Raises:
         TokenizerError: A merge joins parts that do not exist yet, two merges make the same bytes,
-            or a special token is empty, a token already, or given twice.
+            or a special token is empty, no valid Unicode, a token already, or given twice.
     """
     tokens = {bytes([byte]): byte for byte in range(256)}
     for number, (left, right) in enumerate(merges):
@@ -246,6 +246,10 @@ def _special_tokens(
     for token_id, name in enumerate(names, first):
         if not name:
             raise TokenizerError("a special token can't be empty: give each a name")
+        if any("\ud800" <= character <= "\udfff" for character in name):
+            raise TokenizerError(
+                f"the special token {name!r} holds half a surrogate pair: choose another"
+            )
         if name in seen:
             raise TokenizerError(f"the special token {name!r} is a token already: choose another")
         seen.add(name)

@@ -32,15 +32,26 @@ _KNOWN_EXPRESSIONS = {expression: name for name, expression in SPLIT_PATTERNS.it
 
 # What Oniguruma, by which Hugging Face splits, and the `regex` module don't read alike.
 _AMBIGUOUS = regex.compile(
-    r"""(?<!\\)(?:\\\\)*+ (
+    r"""(?<!\\)(?:\\\\)*+ (?P<part>
         \\(?![dDsSpPnrtfvau])[a-zA-Z]   # \w has other members, \h another meaning, ...
+      | \\[pP](?!\{).?                  # \pL is no property there
       | \{\d*,?\d*\}\+                # a{1,3}+ repeats there, and is possessive here
-      | (?<!^)\(\?[a-zA-Z-]+\)          # how far a flag in the middle reaches
-      | \(\?(?!i[:)])[a-zA-Z-]+[:)]     # which letter is which flag
-      | \[:\^?(?:punct|word|graph|print|cntrl):\]
+        # Letters of which one stands for several (\ufb01, \xdf), or only in one case (\u0130), are
+        # matched differently regardless of case; contractions have none of them.
+      | (?!\(\?i:'s\|'t\|'re\|'ve\|'m\|'ll\|'d\)(?![*+{]))
+        (?!(?<=')\(\?i:\[sdmt\]\|ll\|ve\|re\)(?![*+{]))
+        \(\?[a-zA-Z-]+[:)]
+      | \[:\^?(?:digit|alnum|punct|word|graph|print|cntrl):\]
       | \|\| | ~~ | --
     )""",
     regex.VERBOSE,
+)
+# `regex` begins a line behind a newline that ends the text, Oniguruma doesn't. At the start of an
+# expression no chunk depends on it. Escapes and classes, where ^ means other things, are skipped.
+_LATER_ANCHOR = regex.compile(
+    r"""(?: \\. | (?P<class> \[\^?+\]?+ (?: \\. | [^\[\]\\] | (?&class) )*+ \] ) )(*SKIP)(*FAIL)
+      | (?<!^)(?P<part>\^)""",
+    regex.VERBOSE | regex.DOTALL,
 )
 _SHOWN_CHARACTERS = 80
 
@@ -114,9 +125,9 @@ def split_step(
         name = _KNOWN_EXPRESSIONS.get(expression)
         if name is not None:
             return NamedSplit(name)
-    if found := _AMBIGUOUS.search(expression):
+    if found := _AMBIGUOUS.search(expression) or _LATER_ANCHOR.search(expression):
         raise ValueError(
-            f"its split pattern {shown(expression)} has {found[1]!r}, which engines read "
+            f"its split pattern {shown(expression)} has {found['part']!r}, which engines read "
             f"differently"
         )
     try:

@@ -5,10 +5,8 @@ from itertools import chain
 
 from gptlab.errors import TokenizerError
 from gptlab.tokenizer.base import Tokenizer
-from gptlab.tokenizer.inspection.measure import Measurement, TokenCount, measure, measure_all
+from gptlab.tokenizer.inspection.measure import Measurement, TokenCount, measure_all
 from gptlab.tokenizer.inspection.picture import BORDER, columns, fitted, picture, wrapped
-
-__all__ = ["Measurement", "TokenCount", "compare", "measure", "measure_all", "picture"]
 
 _LINE = 100
 _GAP = "  "

@@ -1,6 +1,6 @@
 """What a tokenizer makes of texts, in numbers."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from itertools import chain
 from typing import Any
@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gptlab.errors import TokenizerError
+from gptlab.parallel import batched
 from gptlab.tokenizer.base import Tokenizer
 from gptlab.tokenizer.ids import bytes_to_text
 from gptlab.tokenizer.inspection.picture import bytes_of, token_picture
@@ -96,7 +97,8 @@ def measure_all(named: Mapping[str, Tokenizer], texts: Iterable[str]) -> dict[st
     """
     counts = {name: np.zeros(tokenizer.vocab_size, np.int64) for name, tokenizer in named.items()}
     size = characters = 0
-    for batch in _batches([texts] if isinstance(texts, str) else texts):
+    texts = [texts] if isinstance(texts, str) else texts
+    for batch in batched(texts, _BATCH_CHARACTERS, length=len):
         size += sum(len(text.encode("utf-8", "surrogatepass")) for text in batch)
         characters += sum(map(len, batch))
         for name, tokenizer in named.items():
@@ -106,20 +108,6 @@ def measure_all(named: Mapping[str, Tokenizer], texts: Iterable[str]) -> dict[st
         name: _measurement(tokenizer, counts[name], size=size, characters=characters)
         for name, tokenizer in named.items()
     }
-
-
-def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
-    """The texts in groups, so that many short ones are counted at once."""
-    batch: list[str] = []
-    held = 0
-    for text in texts:
-        batch.append(text)
-        held += len(text)
-        if held >= _BATCH_CHARACTERS:
-            yield batch
-            batch, held = [], 0
-    if batch:
-        yield batch
 
 
 def _measurement(
