@@ -1,3 +1,6 @@
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import tiktoken
@@ -64,6 +67,47 @@ def test_what_is_remembered_is_bounded_and_changes_nothing(batches):
         for batch in batches:
             arrays = tokenizer.encode_to_arrays(batch)
             assert [ids.tolist() for ids in arrays] == [TOKENIZER.encode(text) for text in batch]
+
+
+def test_threads_do_not_disturb_one_another():
+    texts = [f"{TEXT}{n} word{'x' * n} " * 100 for n in range(8)]
+    expected = [TOKENIZER.encode(text) for text in texts]
+    tokenizer = BPETokenizer(TOKENIZER.merges)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            assert list(pool.map(tokenizer.encode, texts * 3)) == expected * 3
+    finally:
+        sys.setswitchinterval(interval)
+
+
+def test_an_interrupt_leaves_nothing_wrong_behind():
+    calls = 0
+
+    def encode_chunk(chunk):
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise KeyboardInterrupt
+        return list(chunk)
+
+    encode = block_encoder.BlockEncoder("gpt4", encode_chunk, np.dtype("<u2"))
+    with pytest.raises(KeyboardInterrupt):
+        encode(["one two three four five"])
+    assert [bytes(ids.tolist()) for ids in encode(["two five one", "six"])] == [
+        b"two five one",
+        b"six",
+    ]
+
+
+@given(st.lists(texts, max_size=6))
+def test_what_is_remembered_is_bounded_in_bytes_too(batches):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(block_encoder, "_MAX_IDS", 5)
+        tokenizer = BPETokenizer(TOKENIZER.merges)
+        for text in batches:
+            assert tokenizer.encode_to_array(text).tolist() == TOKENIZER.encode(text)
 
 
 def joined(pieces):
