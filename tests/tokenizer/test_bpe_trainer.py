@@ -13,7 +13,8 @@ from gptlab.errors import DataError, TokenizerError
 from gptlab.tokenizer import train_bpe
 from gptlab.tokenizer.chunks.patterns import SPLIT_PATTERNS, split
 from gptlab.tokenizer.formats.alphabet import spelled_bytes
-from gptlab.tokenizer.trainer import MergeLearner, as_bytes
+from gptlab.tokenizer.merge_learner import MergeLearner
+from gptlab.tokenizer.trainer import as_bytes
 
 
 def naive_merges(chunks, num_merges, order=tuple(range(256))):
@@ -74,8 +75,8 @@ def test_same_merges_as_the_naive_trainer(text, num_merges, pattern):
 @pytest.mark.parametrize("large", [0, 1000])
 def test_the_learner_alone_over_thousands_of_corpora(few, large, monkeypatch):
     # Whether places are merged one by one or by arrays, and how wide they are, changes nothing.
-    monkeypatch.setattr("gptlab.tokenizer.trainer._FEW", few)
-    monkeypatch.setattr("gptlab.tokenizer.trainer._LARGE", large)
+    monkeypatch.setattr("gptlab.tokenizer.merge_learner._FEW", few)
+    monkeypatch.setattr("gptlab.tokenizer.merge_learner._LARGE", large)
     random = Random(few)
     for _ in range(700):
         letters = random.choice([b"ab", b"abc", bytes(range(256))])

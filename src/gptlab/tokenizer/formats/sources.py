@@ -21,7 +21,8 @@ def definition_at(path: Path) -> Definition:
     Raises:
         TokenizerError: There is none, or it can't be read.
     """
-    return (definition_reader(path) or (lambda: read_tokenizer_json(path / TOKENIZER_FILE)))()
+    read = definition_reader(path)
+    return read() if read else read_tokenizer_json(path / TOKENIZER_FILE)
 
 
 def definition_reader(path: Path) -> Callable[[], Definition] | None:
