@@ -39,8 +39,8 @@ the lowest ids. No two candidates have the same ids, so places are never compare
 
 BYTES = 256
 _BOUNDARY, _GONE = -1, -2
-# The first floor is the bytes of text for each merge, divided by the share; one that proves too high
-# is divided by the step.
+# The first floor is the bytes of text for each merge, divided by the share; a floor that proves too
+# high is divided by the step.
 _FLOOR_SHARE = 16
 _FLOOR_STEP = 8
 # Bytes of different chunks above which memory matters more than the last of the speed.
