@@ -1,6 +1,7 @@
 """Every setting of gptlab, as frozen models that never import torch."""
 
 from gptlab.config.model import ModelConfig
+from gptlab.config.preparation import FilterConfig, PrepareConfig, WindowConfig
 from gptlab.config.presets import PRESETS
 from gptlab.config.sampling import SamplingConfig
 from gptlab.config.settings import Settings, nearest, preset
@@ -9,11 +10,14 @@ from gptlab.config.training import DatasetConfig, OptimizerConfig, TrainConfig
 __all__ = [
     "PRESETS",
     "DatasetConfig",
+    "FilterConfig",
     "ModelConfig",
     "OptimizerConfig",
+    "PrepareConfig",
     "SamplingConfig",
     "Settings",
     "TrainConfig",
+    "WindowConfig",
     "nearest",
     "preset",
 ]
