@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from gptlab.corpus import compression, open_corpus, rows
+from gptlab.corpus import arrow, compression, open_corpus
 from gptlab.errors import DataError
 
 exact = settings(
@@ -102,7 +102,7 @@ def test_a_byte_order_mark_counts_as_nothing_at_the_start_alone(stored, before):
 
 
 def test_rows_of_several_batches_are_documents(stored, monkeypatch):
-    monkeypatch.setattr(rows, "_BATCH_ROWS", 3)
+    monkeypatch.setattr(arrow, "_BATCH_ROWS", 3)
     values = [None, *map(str, range(20)), None]
     assert texts(stored("A.PARQUET", parquet_bytes(values))) == list(map(str, range(20)))
 

@@ -32,6 +32,7 @@ def cut(path, share, **settings):
 
 
 def draw(name):
+    """A number from 0 to 1 for a file's path, or for a row's: that, a line's end and its number."""
     return int.from_bytes(hashlib.sha256(str(name).encode()).digest()[:8]) / 2**64
 
 
@@ -119,17 +120,22 @@ def test_a_single_document_in_a_row_is_not_split(tmp_path):
 @exact
 @given(count=st.integers(2, 40), share=SHARES)
 def test_rows_are_split_by_the_draws_of_their_numbers(tmp_path, count, share):
-    path = write_rows(tmp_path / "a.jsonl", [None, *range_of_texts(count)])
+    path = write_rows(tmp_path / "a.jsonl", [*range_of_texts(count), None])
     kept, held_out = map(texts, open_corpus(path).split(share))
     assert kept
     assert held_out
-    expected = [text for text in range_of_texts(count) if draw(text) < share]
+    expected = [text for text in range_of_texts(count) if row_draw(text) < share]
     if not expected:
-        expected = [min(range_of_texts(count), key=draw)]
+        expected = [min(range_of_texts(count), key=row_draw)]
     if len(expected) == count:
-        expected.remove(max(expected, key=draw))
+        expected.remove(max(expected, key=row_draw))
     assert held_out == expected
     assert kept == [text for text in range_of_texts(count) if text not in set(held_out)]
+
+
+def row_draw(text, name="a.jsonl"):
+    """The draw of a row whose text is its number in lines from 0."""
+    return draw(f"{name}\n{int(text) + 1}")
 
 
 def range_of_texts(count):
@@ -199,3 +205,81 @@ def test_neither_part_of_several_files_is_empty(tmp_path, share, folders):
         train, held_out = open_corpus(path).split(share)
         assert train.files
         assert held_out.files
+
+
+@exact
+@given(
+    counts=st.lists(st.integers(0, 9), min_size=1, max_size=4).filter(lambda counts: sum(counts)),
+    share=SHARES,
+)
+def test_files_with_rows_are_split_by_documents(tmp_path_factory, counts, share):
+    folder = tmp_path_factory.mktemp("rows")
+    draws = {"plain": draw("plain.txt")}
+    for file, count in enumerate(counts):
+        rows = [f"{file} {number}" for number in range(count)]
+        write_rows(folder / f"{file}.jsonl", [*rows, None])
+        draws |= {row: row_draw(number, f"{file}.jsonl") for number, row in enumerate(rows)}
+    (folder / "plain.txt").write_text("plain")
+    corpus = open_corpus(folder)
+    assert corpus.has_rows
+    assert {
+        "".join(item.pieces): item.draw for item in corpus.read() if hasattr(item, "pieces")
+    } == {text: pytest.approx(number * 2**64) for text, number in draws.items()}
+    kept, held_out = map(texts, corpus.split(share))
+    ordered = sorted(draws, key=draws.__getitem__)
+    count = sum(number < share for number in draws.values())
+    assert set(held_out) == set(ordered[: min(max(count, 1), len(draws) - 1)])
+    assert sorted(kept + held_out) == sorted(draws)
+    assert [text for text in texts(corpus) if text in held_out] == held_out
+
+
+def test_a_large_file_with_rows_is_split_like_small_ones(tmp_path):
+    for number in range(3):
+        write_rows(tmp_path / f"{number}.jsonl", range_of_texts(1000))
+    train, held_out = open_corpus(tmp_path).split(0.1)
+    assert train.files == held_out.files
+    assert len(texts(held_out)) == pytest.approx(300, abs=60)
+    small = open_corpus(tmp_path / "1.jsonl").split(0.1)
+    assert set(texts(small[1])) <= set(texts(held_out))
+
+
+def test_rows_of_another_part_are_not_parsed(tmp_path, monkeypatch):
+    _, held_out = open_corpus(write_rows(tmp_path / "a.jsonl", range_of_texts(200))).split(0.1)
+    loads = json.loads
+    parsed = []
+    monkeypatch.setattr(json, "loads", lambda line: parsed.append(line) or loads(line))
+    assert len(texts(held_out)) == len(parsed)
+    assert len(parsed) < 60
+
+
+def test_each_bad_row_is_in_one_part_and_a_bad_file_in_both(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "x"}\n{"text": 1}\n' * 40)
+    (tmp_path / "b.parquet").write_text("damaged")
+    train, held_out = open_corpus(tmp_path, check=False).split(0.3)
+    faults = [
+        [item.row for item in part.read() if hasattr(item, "reason") and item.file == 0]
+        for part in (train, held_out)
+    ]
+    assert sorted(faults[0] + faults[1]) == list(range(2, 81, 2))
+    assert all(faults)
+    for part in (train, held_out):
+        assert [item.reason for item in part.read() if item.file == 1] == ["damaged"]
+
+
+def test_a_split_without_two_documents_says_what_is_wrong_with_them(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "x"}\n{"body": "y"}\n')
+    with pytest.raises(DataError, match="line 2 has no field 'text', only"):
+        open_corpus(path).split(0.5)
+
+
+def test_the_fingerprint_of_a_part_of_rows_tells_where_they_are(tmp_path):
+    """Because what is drawn depends on it."""
+    for name in ("a.jsonl", "b.jsonl"):
+        write_rows(tmp_path / name, range_of_texts(100))
+    one, other = (open_corpus(tmp_path / name) for name in ("a.jsonl", "b.jsonl"))
+    assert one.fingerprint() == other.fingerprint()
+    for part, other_part in zip(one.split(0.5), other.split(0.5), strict=True):
+        assert texts(part) != texts(other_part)
+        assert part.fingerprint() != other_part.fingerprint()

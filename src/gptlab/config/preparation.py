@@ -46,7 +46,7 @@ class FilterConfig(Settings):
     keywords: Annotated[tuple[Name, ...], BeforeValidator(_split_at_commas)] = ()
     """Words of which a document must have some, as in --keywords pandas,sklearn."""
     keyword_mode: KeywordMode = "any"
-    """any: one of the keywords as a word; all: each of them; import: a module that it imports."""
+    """any: one of the keywords as a word; all: each of them; import: a module that is imported."""
     python_valid: bool = False
     """Keep only what parses as Python."""
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
+    BeforeValidator,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
@@ -48,6 +49,14 @@ def _folder_name(name: str | None) -> str | None:
     return name
 
 
+def _several(value: Any) -> Any:
+    """Several texts, where there may be one."""
+    return (value,) if isinstance(value, str) else value
+
+
+Sources = Annotated[tuple[Source, ...], Field(min_length=1), BeforeValidator(_several)]
+
+
 class DatasetConfig(Settings):
     """How windows of tokens become batches."""
 
@@ -57,6 +66,10 @@ class DatasetConfig(Settings):
     """Draw the windows of an epoch in random order, anew each epoch."""
     seed: Seed = 0
     """Seed of initial weights, order of data, and dropout."""
+    document_mask: bool = False
+    """Let a token see its own document alone, where a window holds parts of several."""
+    reset_positions: bool = False
+    """Count positions from the start of each document in a window."""
 
 
 class OptimizerConfig(Settings):
@@ -86,14 +99,18 @@ class TrainConfig(OptimizerConfig, DatasetConfig, ModelConfig):
     alone, the tokenizer is trained on it and the evaluation part is split off it ('auto').
     """
 
-    train_data: Source = TOY_TRAIN
-    """A text file, a folder of text files, or a prepared dataset."""
+    train_data: Sources = (TOY_TRAIN,)
+    """Text files, folders, prepared datasets; with weights as in a.txt:0.7 b.txt:0.3."""
     eval_data: Source = TOY_EVAL
-    """The same for evaluation; 'auto' splits it off train_data."""
+    """One of these for evaluation; 'auto' takes what is held out of train_data."""
+    field: Source = "text"
+    """The key or the column that holds the text, where a file has rows."""
+    errors: Literal["strict", "replace"] = "strict"
+    """What is not UTF-8: strict refuses the file, replace reads it as U+FFFD."""
     dev_size: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
-    """Share of train_data that 'auto' holds out for evaluation."""
+    """Share of a text that 'auto' holds out for evaluation."""
     tokenizer: Source = TOY_TOKENIZER
-    """A tokenizer's folder, name or .model file; 'auto' trains one on train_data."""
+    """A tokenizer's folder, name or .model file; 'auto' takes a dataset's own, or trains one."""
     tokenizer_type: TokenizerType = "default"
     """Kind of tokenizer."""
     bpe_dropout: Share = 0.0

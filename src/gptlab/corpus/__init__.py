@@ -1,6 +1,7 @@
-"""Files to documents: plain and compressed text, JSON lines and Parquet."""
+"""Files to documents: plain and compressed text, JSON lines, Parquet and Arrow."""
 
 from gptlab.corpus.corpus import Corpus, open_corpus
+from gptlab.corpus.documents import Document, Unreadable
 from gptlab.corpus.formats import TextErrors
 
-__all__ = ["Corpus", "TextErrors", "open_corpus"]
+__all__ = ["Corpus", "Document", "TextErrors", "Unreadable", "open_corpus"]

@@ -1,9 +1,11 @@
 """A file's bytes, decompressed while they are read."""
 
+import os
 import sys
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from gzip import GzipFile
 from io import SEEK_CUR, BufferedReader, RawIOBase
 from pathlib import Path
@@ -21,7 +23,16 @@ _ZSTD_BYTES = 1024
 
 
 class NotTextError(DataError):
-    """A file can't be read, or is damaged, binary or not UTF-8; in a folder, it is skipped."""
+    """A file or a row of it is no text that can be read."""
+
+    def __init__(self, message: str, *, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        """The kind of fault in a word or two, for counting, as in "damaged"."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Lets it pass from process to process, which a keyword would not by itself."""
+        return partial(NotTextError, reason=self.reason), self.args
 
 
 def compression(file: Path) -> str:
@@ -42,7 +53,10 @@ def opened_as_stored(file: Path) -> Iterator[BufferedReader]:
             yield stream
     except (OSError, EOFError, zlib.error) as error:
         if isinstance(error, OSError) and error.strerror:
-            raise NotTextError(f"{file} can't be read: {error.strerror}") from None
+            gone = isinstance(error, FileNotFoundError | NotADirectoryError)
+            raise NotTextError(
+                f"{file} can't be read: {error.strerror}", reason="gone" if gone else "unreadable"
+            ) from None
         raise damaged(file, error) from None
 
 
@@ -51,18 +65,37 @@ def opened(file: Path) -> Iterator[BufferedReader]:
     """The bytes of a file, decompressed.
 
     Raises:
-        NotTextError: As for `opened_as_stored`.
+        NotTextError: As for `opened_as_stored`, or the file is empty.
         DataError: The package that decompresses the file is missing.
     """
     with opened_as_stored(file) as stored:
-        decompressed = _DECOMPRESSORS.get(compression(file))
-        yield stored if decompressed is None else decompressed(stored)
+        yield decompressed(file, stored)
+
+
+def decompressed(file: Path, stored: BufferedReader) -> BufferedReader:
+    """The content of a file that is open as it is stored.
+
+    Raises:
+        NotTextError: The file is empty.
+        DataError: The package that decompresses the file is missing.
+    """
+    if os.fstat(stored.fileno()).st_size == 0:
+        raise empty(file)
+    decompressor = _DECOMPRESSORS.get(compression(file))
+    return stored if decompressor is None else decompressor(stored)
 
 
 def damaged(file: Path, reason: object) -> NotTextError:
     """The error of a file whose format is broken."""
     shown = " ".join(str(reason).split())
-    return NotTextError(f"{file} is damaged ({shown}); replace it with a whole copy")
+    return NotTextError(
+        f"{file} is damaged ({shown}); replace it with a whole copy", reason="damaged"
+    )
+
+
+def empty(file: Path) -> NotTextError:
+    """The error of a file without content."""
+    return NotTextError(f"{file} is empty; give a file with text in it", reason="empty")
 
 
 def pieces(stream: BufferedReader, count: int | None = None) -> Iterator[bytes]:
@@ -83,7 +116,9 @@ def skip(stream: BufferedReader, count: int) -> None:
 
 
 def _gzip(stored: BufferedReader) -> BufferedReader:
-    return BufferedReader(GzipFile(fileobj=stored), PIECE_BYTES)
+    """The content of all members. Read piece by piece, what comes before a damage is not lost."""
+    pieces = iter(partial(GzipFile(fileobj=stored).read1, PIECE_BYTES), b"")
+    return BufferedReader(_PieceReader(pieces), PIECE_BYTES)
 
 
 def _zstd(stored: BufferedReader) -> BufferedReader:

@@ -1,32 +1,40 @@
-"""Documents: the texts in files and folders, read in pieces, and their split in two."""
+"""A corpus: the documents in files and folders, read in order, and their split in two."""
 
 import hashlib
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import get_args
 
-from gptlab.corpus.compression import compression, opened_as_stored
+from gptlab.corpus.compression import NotTextError, compression, opened_as_stored
+from gptlab.corpus.documents import Document, Source, Unreadable, stored_size
 from gptlab.corpus.find import find_texts
-from gptlab.corpus.formats import TextErrors, documents_in, format_of, text_pieces
+from gptlab.corpus.formats import TextErrors, format_of
+from gptlab.corpus.patterns import EVERYTHING, Pattern, file_pattern, folder_and_pattern, is_pattern
 from gptlab.corpus.split import DRAWS, draw, drawn_border, text_border, text_size
 from gptlab.errors import ConfigError, DataError
+
+# A row whose field is null, or a file that was emptied, has no text, and nothing is wrong with it.
+_PASSED_OVER = {"null", "empty"}
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Files of text in a fixed order, or a part of a single one."""
+    """Files of text in a fixed order, or a part of them."""
 
     roots: tuple[Path, ...]
-    """The files and folders that the user named."""
+    """The files and folders that the user named, and the folders of patterns."""
     files: tuple[Path, ...]
+    """What is read; folders that can't be are among them if they were not checked."""
     skipped: int = 0
     """Files of the folders that are binary, damaged or, if strict, not UTF-8."""
     field: str = "text"
     """The key or the column that holds the text, where a file has rows."""
     errors: TextErrors = "strict"
     part: range | None = None
-    """Of a single text its bytes, decompressed; of a single file with rows the draws of them."""
+    """Of a single text its bytes, decompressed; where a file has rows the draws of documents."""
 
     @property
     def root(self) -> Path:
@@ -46,7 +54,39 @@ class Corpus:
     @property
     def is_one_text(self) -> bool:
         """Whether there is a single document because there is a single file without rows."""
-        return len(self.files) == 1 and not format_of(self.files[0])
+        return len(self.files) == 1 and not self.has_rows
+
+    @cached_property
+    def has_rows(self) -> bool:
+        """Whether a file has rows, so that the corpus is split by documents and not by files."""
+        return any(map(format_of, self.files))
+
+    @property
+    def stored_size(self) -> int:
+        """Bytes of all files as they are stored, without those that are gone."""
+        return sum(map(stored_size, self.files))
+
+    def read(self, *, start: tuple[int, int] = (0, 0)) -> Iterator[Document | Unreadable]:
+        """The documents in their order, and in the place of each that holds no text, why.
+
+        Reading goes on behind a row or a file that holds none. One document at a time: the pieces
+        of a text are read from its file when they are asked for.
+
+        Args:
+            start: A file's index and a row, at or behind which the first document stands. Files
+                before it are not opened, and rows before it not parsed.
+
+        Raises:
+            DataError: A package that reads a file's format is missing.
+        """
+        file, row = start
+        for index in range(file, len(self.files)):
+            source = self._source(index)
+            first = row if index == file else 0
+            if not self.is_one_text:
+                yield from source.read(first=first, draws=self.part)
+            elif first == 0:
+                yield source.text(self.part)
 
     def documents(self) -> Iterator[str]:
         """The text of each document, exactly as it stands in its file.
@@ -59,25 +99,40 @@ class Corpus:
     def streams(self) -> Iterator[Iterator[str]]:
         """The text of each document in pieces of about 256 KiB, or in one if it is a row's.
 
+        Rows whose field is null, and files that were emptied, are passed over.
+
         Raises:
             DataError: A file is gone, unreadable, damaged, binary or not UTF-8, a row has no text
                 in its field, or a package that reads the format is missing.
         """
+        for document in self.read():
+            if isinstance(document, Document):
+                yield document.pieces
+            elif document.reason not in _PASSED_OVER:
+                raise NotTextError(document.message, reason=document.reason)
+
+    def listing(self) -> Iterator[str]:
+        """A line for each file, by which it can be told whether the corpus has changed.
+
+        It has the file's path within the folder that was named, its size as stored, and when it
+        was modified, or that it is gone.
+        """
         for file in self.files:
-            if self.part is None:
-                yield from documents_in(file, field=self.field, errors=self.errors)
-            elif self.is_one_text:
-                yield text_pieces(file, errors=self.errors, part=self.part)
-            else:
-                for drawn, document in self._drawn_documents():
-                    if drawn in self.part:
-                        yield document
+            try:
+                status = file.stat()
+                state = f"{status.st_size} {status.st_mtime_ns}"
+            except OSError:
+                state = "gone"
+            yield f"{self._place(file)}: {state}"
 
     def fingerprint(self) -> str:
         """Digest of the files' content and of how it is read, whatever the files are called."""
         digest = hashlib.sha256(repr((self.field, self.errors, self.part)).encode())
         for file in self.files:
             digest.update(f"{format_of(file)}{compression(file)}\n".encode())
+            if self.has_rows and self.part is not None:
+                # What is drawn depends on it.
+                digest.update(f"{self._place(file)}\n".encode("utf-8", "surrogateescape"))
             with opened_as_stored(file) as stored:
                 digest.update(hashlib.file_digest(stored, "sha256").digest())
         return digest.hexdigest()
@@ -85,29 +140,48 @@ class Corpus:
     def split(self, dev_size: float) -> tuple["Corpus", "Corpus"]:
         """A training part and a held-out one of about `dev_size`, neither of which is empty.
 
-        What is held out is the tail of a single text, from a line's start; of a single file with
-        rows it is documents, each drawn by the digest of its number alone; of several files it is
-        whole files, each drawn by the digest of its path within the folder alone. So a document
-        stays in its part when others are appended, and a file when others are added.
+        What is held out is the tail of a single text, from a line's start. Where a file has rows it
+        is documents, each drawn by the digest of its place alone: the path of its file within the
+        folder that was named, and the number of its row. Of several plain texts it is whole files,
+        each drawn by the digest of that path. So a document stays in its part when others are
+        appended, and a file when others are added.
 
         Raises:
             DataError: A single character or document can't be split, or a file can't be read.
         """
-        if len(self.files) > 1:
+        if len(self.files) > 1 and not self.has_rows:
             return self._split_files(dev_size)
-        file = self.files[0]
         if self.is_one_text:
+            file = self.files[0]
             part = range(text_size(file)) if self.part is None else self.part
             border = text_border(file, part=part, share=1.0 - dev_size)
         else:
             part = DRAWS if self.part is None else self.part
-            draws = (drawn for drawn, _ in self._drawn_documents() if drawn in part)
-            border = drawn_border(draws, part=part, share=dev_size)
+            border = drawn_border(self._draws(), part=part, share=dev_size)
         if border is None:
-            raise DataError(f"{file} is too short to hold a part of it out; give a longer text")
+            raise DataError(
+                f"{self.root} is too short to hold a part of it out; give a longer text"
+            )
         below = replace(self, part=range(part.start, border))
         above = replace(self, part=range(border, part.stop))
         return (below, above) if self.is_one_text else (above, below)
+
+    def _draws(self) -> Iterator[int]:
+        """The draws of the documents.
+
+        Raises:
+            DataError: There is at most one, and the first that holds no text says why.
+        """
+        fault = None
+        count = 0
+        for document in self.read():
+            if isinstance(document, Document):
+                count += 1
+                yield document.draw
+            elif document.reason not in _PASSED_OVER:
+                fault = fault or document
+        if count < 2 and fault is not None:
+            raise NotTextError(fault.message, reason=fault.reason)
 
     def _split_files(self, dev_size: float) -> tuple["Corpus", "Corpus"]:
         draws = {file: draw(self._place(file)) for file in self.files}
@@ -118,47 +192,82 @@ class Corpus:
         evaluation = tuple(file for file in self.files if file in held_out)
         return replace(self, files=train), replace(self, files=evaluation)
 
+    def _source(self, index: int) -> Source:
+        file = self.files[index]
+        return Source(index, file, self._place(file), self.field, self.errors)
+
     def _place(self, file: Path) -> str:
         """The path within the folder that was named, or the name of a file that was."""
-        root = next(root for root in self.roots if file.is_relative_to(root))
+        order = self._order_of_roots
+        named = [path for path in (file, *file.parents) if path in order]
+        root = min(named, key=order.__getitem__)
         return file.name if file == root else file.relative_to(root).as_posix()
 
-    def _drawn_documents(self) -> Iterator[tuple[int, Iterator[str]]]:
-        """The documents of a single file, each with the draw of its number."""
-        documents = documents_in(self.files[0], field=self.field, errors=self.errors)
-        return ((draw(str(number)), document) for number, document in enumerate(documents))
+    @cached_property
+    def _order_of_roots(self) -> dict[Path, int]:
+        return {root: number for number, root in enumerate(self.roots)}
 
 
 def open_corpus(
-    path: str | Path | Sequence[str | Path], *, field: str = "text", errors: TextErrors = "strict"
+    path: str | Path | Sequence[str | Path],
+    *,
+    field: str = "text",
+    errors: TextErrors = "strict",
+    include: str | Sequence[str] = (),
+    gitignore: bool = False,
+    check: bool = True,
 ) -> Corpus:
     """The corpus of a file, of a folder, searched recursively, or of several of them.
 
     A file's suffix says what it is: `.jsonl` or `.ndjson` has an object on each line, `.parquet`
-    has rows, and each of them is a document, unless its field is null; whatever else is plain
-    UTF-8 text and one document. Each may be compressed, with `.gz` or `.zst` at the end.
+    and `.arrow` have rows, and each of them is a document, unless its field is null; whatever else
+    is plain UTF-8 text and one document. Each may be compressed, with `.gz` or `.zst` at the end.
 
     Of a folder, hidden files and folders are left out, runs and saved tokenizers too, and files
-    that are empty, binary, damaged, or, if strict, not UTF-8; `skipped` counts all but the empty.
+    that are empty, binary, damaged, or, if strict, not UTF-8; `skipped` counts all but the empty,
+    and folders that can't be read. A folder that `datasets.Dataset.save_to_disk` wrote stands for
+    the files of that dataset.
 
     Args:
-        path: What to read; the same file is read once, even if it is named twice.
+        path: What to read; the same file is read once, even if it is named twice. Where there is
+            nothing at a path, `*`, `?`, `[...]` and `**` in it make it a pattern of files and
+            folders, as in `src/**/*.py`.
         field: The key or the column that holds the text, where a file has rows.
         errors: About bytes that are not UTF-8, and NUL in a file that was named itself: "strict"
             refuses the file, "replace" reads each such sequence as U+FFFD and NUL as it is.
+        include: Patterns. Of folders, only files of which one matches the name or, if it has a
+            slash, the path within the folder, as in `*.py` or `docs/**`; without any, all.
+        gitignore: Of folders, leave out what the .gitignore files in them name.
+        check: Read the files of folders, and leave out those that are no text. Otherwise they are
+            only listed, and `Corpus.read` tells which of them are no text.
 
     Raises:
         ConfigError: `errors` is something else.
-        DataError: There is nothing at a path, or no text in it; or a package that reads one of a
-            folder's files is missing.
+        DataError: There is nothing at a path, or no text in it; a folder is a dataset of several
+            splits; or a package that reads one of a folder's files is missing.
     """
     if errors not in get_args(TextErrors):
         raise ConfigError(f"errors is '{errors}'; choose one of {', '.join(get_args(TextErrors))}")
     named = [path] if isinstance(path, str | Path) else path
-    roots = tuple(dict.fromkeys(map(Path, named)))
-    if not roots:
+    searches = dict.fromkeys(_root_and_pattern(Path(one)) for one in named)
+    if not searches:
         raise DataError("the corpus has no path; give a text file or a folder of text files")
-    found = [find_texts(root, errors=errors) for root in roots]
+    patterns = [include] if isinstance(include, str) else include
+    included = tuple(map(file_pattern, patterns)) or (EVERYTHING,)
+    found = [
+        find_texts(
+            root, errors=errors, within=within, include=included, gitignore=gitignore, check=check
+        )
+        for root, within in searches
+    ]
+    roots = tuple(dict.fromkeys(root for root, _ in searches))
     files = tuple(dict.fromkeys(file for texts, _ in found for file in texts))
     skipped = sum(count for _, count in found)
     return Corpus(roots, files, skipped, field=field, errors=errors)
+
+
+def _root_and_pattern(path: Path) -> tuple[Path, Pattern]:
+    """Where a search begins, and what it finds."""
+    if is_pattern(f"{path}") and not os.path.lexists(path):
+        return folder_and_pattern(path)
+    return path, EVERYTHING

@@ -1,62 +1,83 @@
-"""The files of a folder that are texts."""
+"""The texts at a path: of a file itself, of a folder the files in it that are texts."""
 
-import os
-from collections.abc import Iterator
+import stat
 from pathlib import Path
 
-from gptlab.corpus.compression import NotTextError
-from gptlab.corpus.formats import TextErrors, check
+from gptlab.corpus.compression import NotTextError, empty
+from gptlab.corpus.formats import TextErrors, check_text
+from gptlab.corpus.patterns import EVERYTHING, Pattern
+from gptlab.corpus.walk import Walk
 from gptlab.errors import DataError
 
-# gptlab-tokenize saves beside a text, which may be within a folder of texts.
-_TOKENIZER_SIGNS = {"tokenizer.json", "tokenizer_config.json"}
-_TOKENIZER_FILES = _TOKENIZER_SIGNS | {"tokenizer.tiktoken", "merges.txt", "vocab.json"}
 
-# gptlab-train writes where it is called, which may be within a folder of texts as well.
-_RUN_SIGNS = {"config.json", "metrics.jsonl"}
-
-
-def find_texts(root: Path, *, errors: TextErrors) -> tuple[list[Path], int]:
+def find_texts(
+    root: Path,
+    *,
+    errors: TextErrors,
+    within: Pattern = EVERYTHING,
+    include: tuple[Pattern, ...] = (EVERYTHING,),
+    gitignore: bool = False,
+    check: bool = True,
+) -> tuple[list[Path], int]:
     """The texts at `root`, a file or a folder, and how many files of a folder are none.
 
-    Of a folder, hidden files and folders are left out, runs, saved tokenizers and empty files too.
+    Of a folder, hidden files and folders are left out, runs and saved tokenizers too.
+
+    Args:
+        root: The file or the folder.
+        errors: About bytes that are not UTF-8, as for `open_corpus`.
+        within: What a folder's files match.
+        include: What a folder's files match one of.
+        gitignore: Leave out what a folder's .gitignore files name.
+        check: Read a folder's files, leave out those that are no text or empty, and count those
+            that are no text, and folders that can't be read. Otherwise nothing is read, and
+            folders that can't be stand among the files.
 
     Raises:
-        DataError: There is nothing at `root`, a pipe or a device, or no text in it.
+        DataError: There is nothing at `root`, a pipe or a device, or no text in it; a saved dataset
+            in it is several, or broken; or a package is missing.
     """
-    if root.is_file():
-        if root.stat().st_size == 0:
-            raise DataError(f"{root} is empty; give a file with text in it")
+    mode = _mode(root)
+    if stat.S_ISREG(mode) and within == EVERYTHING:
+        if check and root.stat().st_size == 0:
+            raise DataError(f"{empty(root)}")
         return [root], 0
-    if not root.exists():
-        raise DataError(f"{root} does not exist; give a text file or a folder of text files")
-    if not root.is_dir():
+    if not stat.S_ISDIR(mode) and within == EVERYTHING:
         raise DataError(
             f"{root} is no regular file; write the text to a file first, as it is read repeatedly"
         )
-    found = [file for file in sorted(_files_under(root)) if file.stat().st_size > 0]
-    texts = [file for file in found if _is_text(file, errors)]
-    if not texts:
-        raise DataError(f"{root} holds no text file; give a folder with UTF-8 text files in it")
-    return texts, len(found) - len(texts)
+    walk = Walk(root, ((within,), include), gitignore=gitignore)
+    found = list(walk)
+    texts, skipped = _texts_of(found, errors) if check else (found, 0)
+    if texts and len(found) > len(walk.faults):
+        return texts, skipped
+    if walk.faults:
+        fault = walk.faults[0]
+        raise DataError(f"{fault.filename} can't be read: {fault.strerror}; give another folder")
+    if (within, include) != (EVERYTHING, (EVERYTHING,)):
+        shown = root.joinpath(*within[:-1])
+        raise DataError(f"{shown} matches no text file; give other patterns, as in '*.txt'")
+    raise DataError(f"{root} holds no text file; give a folder with UTF-8 text files in it")
 
 
-def _files_under(folder: Path) -> Iterator[Path]:
-    for parent, folders, names in os.walk(folder):
-        if set(names) >= _RUN_SIGNS:
-            folders.clear()
-            continue
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        passed_over = _TOKENIZER_FILES if set(names) >= _TOKENIZER_SIGNS else set()
-        for name in names:
-            file = Path(parent, name)
-            if name not in passed_over and not name.startswith(".") and file.is_file():
-                yield file
-
-
-def _is_text(file: Path, errors: TextErrors) -> bool:
+def _mode(root: Path) -> int:
     try:
-        check(file, errors=errors)
-    except NotTextError:
-        return False
-    return True
+        return root.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        raise DataError(
+            f"{root} does not exist; give a text file or a folder of text files"
+        ) from None
+    except OSError as error:
+        raise DataError(f"{root} can't be read: {error.strerror}; give another path") from None
+
+
+def _texts_of(files: list[Path], errors: TextErrors) -> tuple[list[Path], int]:
+    """Those of the files that are texts, and how many are none though they are not empty."""
+    texts, skipped = [], 0
+    for file in files:
+        try:
+            check_text(file, errors=errors)
+            texts.append(file)
+        except NotTextError as error:
+            skipped += error.reason != "empty"
+    return texts, skipped

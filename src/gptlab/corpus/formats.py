@@ -1,49 +1,36 @@
-"""A file to documents, in pieces: plain text, JSON lines or Parquet, by the file's suffix."""
+"""What a file holds, by its suffix: plain text, which is read in pieces here, or rows."""
 
 import codecs
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Literal
 
+from gptlab.corpus.arrow import ARROW, PARQUET
 from gptlab.corpus.compression import NotTextError, compression, opened, pieces, skip
-from gptlab.corpus.rows import Row, json_rows, parquet, parquet_rows
-from gptlab.errors import DataError
+from gptlab.corpus.rows import JSON_LINES, RowFormat
 
 TextErrors = Literal["strict", "replace"]
 
 _PROBE_BYTES = 8192
 
-_ROW_READERS: dict[str, Callable[[Path, str, str], Iterator[Row]]] = {
-    ".jsonl": json_rows,
-    ".ndjson": json_rows,
-    ".parquet": parquet_rows,
+_ROW_FORMATS = {
+    ".jsonl": JSON_LINES,
+    ".ndjson": JSON_LINES,
+    ".parquet": PARQUET,
+    ".arrow": ARROW,
 }
 
 
 def format_of(file: Path) -> str:
     """The suffix of what a file holds once it is decompressed; empty for plain text."""
     suffix = (file.with_suffix("") if compression(file) else file).suffix.lower()
-    return suffix if suffix in _ROW_READERS else ""
+    return suffix if suffix in _ROW_FORMATS else ""
 
 
-def documents_in(file: Path, *, field: str, errors: TextErrors) -> Iterator[Iterator[str]]:
-    """The documents of a file, each as the pieces of its text.
-
-    Plain text is a single document, in pieces of about 256 KiB. In the other formats each row
-    whose field is not null is a document, in one piece.
-
-    Raises:
-        NotTextError: The file is unreadable or damaged, or, if strict, binary or not UTF-8.
-        DataError: A row lacks the field or has no string there; or a package is missing.
-    """
-    reader = _ROW_READERS.get(format_of(file))
-    if reader is None:
-        yield text_pieces(file, errors=errors)
-        return
-    for place, value in reader(file, field, errors):
-        if value is not None:
-            yield iter((_document(value, f"{file}, {place}: field '{field}'", errors),))
+def row_format(file: Path) -> RowFormat | None:
+    """How the rows of a file are read; None for plain text."""
+    return _ROW_FORMATS.get(format_of(file))
 
 
 def text_pieces(file: Path, *, errors: TextErrors, part: range | None = None) -> Iterator[str]:
@@ -52,7 +39,8 @@ def text_pieces(file: Path, *, errors: TextErrors, part: range | None = None) ->
     No character is cut, and line ends stay as they are.
 
     Raises:
-        NotTextError: The file is unreadable or damaged, or, if strict, binary or not UTF-8.
+        NotTextError: The file is empty, unreadable or damaged or, if strict, binary or not UTF-8.
+        DataError: The package that decompresses the file is missing.
     """
     decoder = codecs.getincrementaldecoder("utf-8")(errors)
     offset, count = (0, None) if part is None else (part.start, part.stop - part.start)
@@ -69,21 +57,23 @@ def text_pieces(file: Path, *, errors: TextErrors, part: range | None = None) ->
                 raise NotTextError(
                     f"{file} is not UTF-8 text "
                     f"(byte 0x{error.object[error.start]:02x} at offset {place}); "
-                    f"convert it, for example with iconv -f latin1 -t utf-8"
+                    f"convert it, for example with iconv -f latin1 -t utf-8",
+                    reason="not UTF-8",
                 ) from None
             offset += len(data)
 
 
-def check(file: Path, *, errors: TextErrors) -> None:
+def check_text(file: Path, *, errors: TextErrors) -> None:
     """Read a file through, though not row by row, as a folder's search does.
 
     Raises:
-        NotTextError: The file is unreadable, damaged, binary or, if strict, not UTF-8.
+        NotTextError: The file is empty, unreadable, damaged, binary or, if strict, not UTF-8.
         DataError: A package is missing.
     """
-    if format_of(file) == ".parquet":
-        with parquet(file):
-            return
+    form = row_format(file)
+    if form is not None and form.check is not None:
+        form.check(file)
+        return
     with opened(file) as stream:
         _refuse_binary(file, stream.read(_PROBE_BYTES))
     for _ in text_pieces(file, errors=errors):
@@ -92,17 +82,4 @@ def check(file: Path, *, errors: TextErrors) -> None:
 
 def _refuse_binary(file: Path, head: bytes) -> None:
     if b"\0" in head:
-        raise NotTextError(f"{file} is a binary file; give a text file")
-
-
-def _document(value: object, place: str, errors: TextErrors) -> str:
-    """The text of a row. JSON can escape a surrogate without its other half."""
-    if not isinstance(value, str):
-        raise DataError(f"{place} is no string but {type(value).__name__}; name the text's field")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        if errors == "strict":
-            raise DataError(f"{place} holds half a surrogate pair; mend or remove it") from None
-        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return value
+        raise NotTextError(f"{file} is a binary file; give a text file", reason="binary")

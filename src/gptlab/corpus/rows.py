@@ -1,122 +1,125 @@
-"""The rows of JSON lines and of Parquet: where each stands, and what it holds as its text."""
+"""The rows of JSON lines, and what every format with rows has in common."""
 
 import codecs
 import json
-import shutil
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from itertools import chain
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryFile
-from typing import Any
+from typing import Any, NamedTuple
 
-from gptlab.corpus.compression import NotTextError, compression, damaged, opened
-from gptlab.errors import DataError
-
-Row = tuple[str, object]
-"""A row's place, as in "line 3", and the value of its field."""
-
-_BATCH_ROWS = 256
-_BUFFER_BYTES = 1 << 20
+from gptlab.corpus.compression import NotTextError, decompressed, opened_as_stored
 
 
-def json_rows(file: Path, field: str, errors: str) -> Iterator[Row]:
-    """The field of each line's object, without blank lines or a byte order mark at the start.
+class Row(NamedTuple):
+    """A row that has not been parsed yet."""
+
+    number: int
+    """From 1; of a line among all lines, blank ones too."""
+    raw: Any
+    """What the format's `value` makes the field's value of."""
+    stored: int
+    """Bytes of the file, as stored, that have been read when it ends, about."""
+
+
+@dataclass(frozen=True)
+class RowFormat:
+    """How a kind of file is read row by row."""
+
+    unit: str
+    """What a row is called: "line" or "row"."""
+    rows: Callable[[Path, str, int], Iterator[Row]]
+    """Rows of a file with a field from a number on. Earlier ones may come too, unless none of
+    those from the number before it on does: a fault is found at the same place from anywhere."""
+    value: Callable[[Any, str, str, str], object]
+    """What a raw row has, at a place, in a field, under a treatment of errors."""
+    check: Callable[[Path], None] | None = None
+    """Finds damage without reading the values; without it, the file is checked as a text."""
+
+
+def _json_rows(file: Path, field: str, first: int) -> Iterator[Row]:  # noqa: ARG001
+    """The lines that are not blank, without a byte order mark at the start.
 
     Raises:
-        NotTextError: The file is unreadable, damaged or, if strict, not UTF-8.
-        DataError: A line is no JSON object, or lacks the field.
+        NotTextError: The file is empty, unreadable or damaged.
+        DataError: The package that decompresses the file is missing.
     """
-    with opened(file) as stream:
-        for number, line in enumerate(stream, 1):
+    with opened_as_stored(file) as stored:
+        for number, line in enumerate(decompressed(file, stored), 1):
             if number == 1:
                 line = line.removeprefix(codecs.BOM_UTF8)
-            if not line.strip():
-                continue
-            place = f"line {number}"
-            row = _json_object(_decoded(line, f"{file}, {place}", errors), f"{file}, {place}")
-            if field not in row:
-                raise _no_field(f"{file}, {place}", field, list(row))
-            yield place, row[field]
+            if line.strip():
+                yield Row(number, line, stored.tell())
 
 
-def parquet_rows(file: Path, field: str, errors: str) -> Iterator[Row]:
-    """The column `field`, in which bytes count as UTF-8 text.
+def _json_value(line: bytes, place: str, field: str, errors: str) -> object:
+    """The field of a line's object.
 
     Raises:
-        NotTextError: The file is unreadable, damaged or, if strict, holds what is not UTF-8.
-        DataError: There is no such column, or pyarrow is missing.
-    """
-    with parquet(file) as table:
-        if field not in table.schema_arrow.names:
-            raise _no_field(f"{file}", field, table.schema_arrow.names)
-        batches = table.iter_batches(batch_size=_BATCH_ROWS, columns=[field])
-        values = chain.from_iterable(_values(batch.column(0)) for batch in batches)
-        for number, value in enumerate(values, 1):
-            place = f"row {number}"
-            if isinstance(value, bytes):
-                value = _decoded(value, f"{file}, {place}", errors)
-            yield place, value
-
-
-@contextmanager
-def parquet(file: Path) -> Iterator[Any]:
-    """A `pyarrow.parquet.ParquetFile` that reads by pages.
-
-    Raises:
-        NotTextError: The file is unreadable or damaged.
-        DataError: pyarrow is missing.
+        NotTextError: The line is no JSON object, lacks the field or, if strict, is not UTF-8.
     """
     try:
-        import pyarrow
-        from pyarrow.parquet import ParquetFile
-    except ImportError:
-        raise DataError(
-            f"{file} needs the package pyarrow; run pip install 'gptlab[parquet]'"
-        ) from None
-    with ExitStack() as stack:
-        stream: Any = stack.enter_context(opened(file))
-        if compression(file):
-            # Parquet is read from its end.
-            whole = stack.enter_context(TemporaryFile())
-            shutil.copyfileobj(stream, whole)
-            stream = whole
-        try:
-            # Without buffers of its own, pyarrow holds a whole row group, which may be the file.
-            yield ParquetFile(stream, buffer_size=_BUFFER_BYTES, pre_buffer=False)
-        except pyarrow.ArrowException as error:
-            raise damaged(file, error) from None
+        row = json.loads(decoded(line, place, errors))
+    except NotTextError:
+        raise
+    except (ValueError, RecursionError):
+        row = None
+    if not isinstance(row, dict):
+        raise NotTextError(
+            f'{place} is no JSON object; write each as {{"text": "..."}} on one line',
+            reason="broken line",
+        )
+    if field not in row:
+        raise no_field(place, field, list(row))
+    return row[field]
 
 
-def _values(column: Any) -> list[object]:
-    """The column as Python objects, strings as their bytes: pyarrow decodes no invalid UTF-8."""
-    import pyarrow
-
-    if column.type in (pyarrow.string(), pyarrow.large_string()):
-        column = column.cast(pyarrow.large_binary())
-    values: list[object] = column.to_pylist()
-    return values
+JSON_LINES = RowFormat("line", _json_rows, _json_value)
 
 
-def _decoded(data: bytes, place: str, errors: str) -> str:
+def text_of(value: object, place: str, errors: str) -> str:
+    """The text of a row. JSON can escape a surrogate without its other half.
+
+    Raises:
+        NotTextError: There is none: it is null, no string or, if strict, half a surrogate pair.
+    """
+    if value is None:
+        raise NotTextError(f"{place} is null; give it text or leave it out", reason="null")
+    if not isinstance(value, str):
+        raise NotTextError(
+            f"{place} is no string but {type(value).__name__}; name the text's field",
+            reason="not a string",
+        )
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        if errors == "strict":
+            raise NotTextError(
+                f"{place} holds half a surrogate pair; mend or remove it",
+                reason="half a surrogate pair",
+            ) from None
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return value
+
+
+def decoded(data: bytes, place: str, errors: str) -> str:
+    """The text of a row's bytes.
+
+    Raises:
+        NotTextError: They are not UTF-8, if strict.
+    """
     try:
         return data.decode("utf-8", errors)
     except UnicodeDecodeError as error:
         raise NotTextError(
             f"{place} is not UTF-8 text (byte 0x{data[error.start]:02x}); "
-            f"convert it, for example with iconv -f latin1 -t utf-8"
+            f"convert it, for example with iconv -f latin1 -t utf-8",
+            reason="not UTF-8",
         ) from None
 
 
-def _json_object(line: str, place: str) -> dict[str, object]:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError):
-        row = None
-    if not isinstance(row, dict):
-        raise DataError(f'{place} is no JSON object; write each as {{"text": "..."}} on one line')
-    return row
-
-
-def _no_field(place: str, field: str, names: list[str]) -> DataError:
-    return DataError(f"{place} has no field '{field}', only {names}; name the one with the text")
+def no_field(place: str, field: str, names: list[str]) -> NotTextError:
+    """The error of a row or a file that lacks the field."""
+    return NotTextError(
+        f"{place} has no field '{field}', only {names}; name the one with the text",
+        reason="no such field",
+    )

@@ -1,0 +1,106 @@
+"""The files in a folder and in the folders within it, by name alone."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from gptlab.corpus.ignore import IGNORE_FILE, IgnoreRules
+from gptlab.corpus.patterns import Pattern, leads_to, matches
+from gptlab.corpus.saved_datasets import files_of, is_saved_dataset
+
+# gptlab-tokenize saves beside a text, which may be within a folder of texts.
+_TOKENIZER_SIGNS = {"tokenizer.json", "tokenizer_config.json"}
+_TOKENIZER_FILES = _TOKENIZER_SIGNS | {"tokenizer.tiktoken", "merges.txt", "vocab.json"}
+
+# gptlab-train writes where it is called, which may be within a folder of texts as well.
+_RUN_SIGNS = {"config.json", "metrics.jsonl"}
+
+
+class _Place(NamedTuple):
+    path: Path
+    parts: tuple[str, ...]
+    """The path from where the walk began."""
+    is_folder: bool
+    rules: IgnoreRules
+
+
+@dataclass
+class Walk:
+    """Files in the order of their paths' parts, and folders that can't be read.
+
+    Hidden files and folders are left out, runs and saved tokenizers too. A saved dataset stands
+    for its own files. Links to folders are not followed.
+    """
+
+    root: Path
+    groups: tuple[tuple[Pattern, ...], ...] = ()
+    """Of each of them a file matches a pattern."""
+    gitignore: bool = False
+    """Whether what .gitignore files name is left out."""
+    faults: list[OSError] = field(default_factory=list)
+    """Why folders could not be read, as far as the walk has come."""
+
+    def __iter__(self) -> Iterator[Path]:
+        """The paths.
+
+        Raises:
+            DataError: A saved dataset is several, or broken; or a package is missing.
+        """
+        waiting = [_Place(self.root, (), True, IgnoreRules())]
+        while waiting:
+            place = waiting.pop()
+            if not place.is_folder:
+                yield place.path
+                continue
+            try:
+                with os.scandir(place.path) as entries:
+                    names = {entry.name: entry for entry in entries}
+            except OSError as error:
+                self.faults.append(error)
+                yield place.path
+            else:
+                waiting.extend(reversed(list(self._inside(place, names))))
+
+    def _inside(self, folder: _Place, entries: dict[str, os.DirEntry[str]]) -> Iterator[_Place]:
+        names = entries.keys()
+        if names >= _RUN_SIGNS:
+            return
+        rules = folder.rules
+        if self.gitignore and IGNORE_FILE in names:
+            rules = rules.within(folder.path, depth=len(folder.parts))
+        for name, is_folder in _listed(folder.path, entries):
+            parts = (*folder.parts, name)
+            if self._is_wanted(parts, is_folder, rules):
+                yield _Place(folder.path / name, parts, is_folder, rules)
+
+    def _is_wanted(self, parts: tuple[str, ...], is_folder: bool, rules: IgnoreRules) -> bool:
+        test = leads_to if is_folder else matches
+        return all(
+            any(test(parts, pattern) for pattern in group) for group in self.groups
+        ) and not rules.leave_out(parts, is_folder=is_folder)
+
+
+def _listed(folder: Path, entries: dict[str, os.DirEntry[str]]) -> Iterator[tuple[str, bool]]:
+    """The names in a folder, in their order, and whether each is a folder."""
+    names = entries.keys()
+    if is_saved_dataset(names):
+        yield from ((name, False) for name in files_of(folder))
+        return
+    passed_over = _TOKENIZER_FILES if names >= _TOKENIZER_SIGNS else set()
+    for name in sorted(names - passed_over):
+        if not name.startswith("."):
+            is_folder = entries[name].is_dir(follow_symlinks=False)
+            if is_folder or _is_file(entries[name]):
+                yield name, is_folder
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a file, or something that can't be told and so is left to reading."""
+    try:
+        return entry.is_file()
+    except PermissionError:
+        return True
+    except OSError:
+        return False
