@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from gptlab.cli.flags import parse
+from gptlab.cli.flags import CommandLine, parse
 from gptlab.cli.generate import GenerateCommand
 from gptlab.cli.train import TrainCommand
 from gptlab.errors import ConfigError
@@ -145,6 +145,21 @@ def test_help_among_the_values_is_help(capsys):
         parsed("--stop", "a", "-h", command=GenerateCommand)
     assert end.value.code == 0
     assert "--stop str ..." in capsys.readouterr().out
+
+
+def test_help_shows_a_default_of_several_values_as_it_is_typed(capsys):
+    class Read(CommandLine):
+        """Read."""
+
+        source: tuple[str, ...] = ("./a/long/path/of/a/text/that/fills/the/line.txt",)
+        """Texts to read."""
+
+    with pytest.raises(SystemExit):
+        parsed("--help", command=Read)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert (
+        "--source str ... Texts to read. (default: ./a/long/path/of/a/text/that/fills/the/line.txt)"
+    ) in shown
 
 
 @pytest.mark.parametrize(

@@ -1,48 +1,80 @@
 """Flags to settings: defaults < preset < file < flags."""
 
-import json
+import inspect
 import re
-import tomllib
 from argparse import RawDescriptionHelpFormatter
 from collections import deque
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar, get_origin
+from typing import Any, ClassVar, TypeVar, get_origin
 
 from pydantic import AliasChoices
 from pydantic_settings import BaseSettings, CliSettingsSource, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError
 
+from gptlab.cli.config_file import read_config
 from gptlab.config import Settings, nearest, preset
 from gptlab.errors import ConfigError
 
 _BOOLEANS = {"true": True, "false": False, "yes": True, "no": False, "1": True, "0": False}
 _NOT_GIVEN = "not given"
+_END_OF_FLAGS = "--"
 
-Command = TypeVar("Command", bound=Settings)
+
+class CommandLine(Settings):
+    """Flags that every command has."""
+
+    positional: ClassVar[str | None] = None
+    """The field that takes the words without a flag; where there is none, they are refused."""
+
+    debug: bool = False
+    """Show a traceback with an error."""
+    config: str | None = None
+    """TOML file of settings, flat or with a table for each command; flags override it."""
+
+
+Command = TypeVar("Command", bound=CommandLine)
 
 
 def parse(command: type[Command], argv: list[str], *, prog: str) -> Command:
     """Settings from `argv`, with a preset (`--preset`) and a file (`--config`) underneath.
 
+    Of a file with tables, `gptlab-train` reads the one named `[train]`.
+
     Raises:
         ConfigError: A flag or a key is unknown, or a value is bad.
     """
     flags = given_flags(command, argv, prog=prog)
-    names = _aliases(command)
-    config = read_config(Path(flags["config"])) if "config" in flags else {}
-    values = {names.get(key, key): value for key, value in config.items()} | flags
-    base = preset(values["preset"]) if values.get("preset") else {}
+    values = _from_file(command, flags, prog=prog) | flags
+    has_preset = "preset" in command.model_fields and values.get("preset")
+    base = preset(values["preset"]) if has_preset else {}
     return command(**{**_fields_of(command, base), **values})
 
 
-def given_flags(command: type[Settings], argv: list[str], *, prog: str) -> dict[str, Any]:
+def _from_file(
+    command: type[CommandLine], flags: Mapping[str, Any], *, prog: str
+) -> dict[str, Any]:
+    """The settings in the file that `flags` name, by field name."""
+    if "config" not in flags:
+        return {}
+    config = read_config(Path(flags["config"]), command=prog.removeprefix("gptlab-"))
+    names = _aliases(command)
+    values = {names.get(key, key): value for key, value in config.items()}
+    # One value needs no brackets, as on the command line.
+    return {
+        name: [value] if isinstance(value, str) and _takes_several(command, name) else value
+        for name, value in values.items()
+    }
+
+
+def given_flags(command: type[CommandLine], argv: list[str], *, prog: str) -> dict[str, Any]:
     """The flags in `argv` by field name, and nothing that was not written there."""
 
     class Flags(command, BaseSettings):  # type: ignore[misc, valid-type]
         model_config = SettingsConfigDict(cli_implicit_flags=True, cli_avoid_json=True)
 
-    Flags.__doc__ = command.__doc__
+    Flags.__doc__ = _description(command)
     names = {name: name for name in command.model_fields} | _aliases(command)
     words, lists = _normalised(argv, command, names)
     try:
@@ -53,7 +85,7 @@ def given_flags(command: type[Settings], argv: list[str], *, prog: str) -> dict[
             cli_parse_none_str=_NOT_GIVEN,
             cli_parse_args=words,
             cli_exit_on_error=False,
-            formatter_class=_HelpFormatter,
+            formatter_class=partial(_HelpFormatter, positional=command.positional),
         )
     except SettingsError as error:
         raise ConfigError(str(error).removeprefix("error parsing CLI: argument ")) from None
@@ -62,45 +94,49 @@ def given_flags(command: type[Settings], argv: list[str], *, prog: str) -> dict[
     return {names[key]: value for key, value in typed.items()} | lists
 
 
-def read_config(path: Path) -> dict[str, Any]:
-    """Settings in a TOML file, or in the JSON file that a run saves.
-
-    Raises:
-        ConfigError: The file is missing, or is neither.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-        values = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
-    except OSError as error:
-        raise ConfigError(f"--config {path}: {error.strerror}; give a TOML file") from None
-    except (ValueError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--config {path} is not valid: {error}") from None
-    if not isinstance(values, dict):
-        raise ConfigError(f"--config {path} is not a table of settings; write lines 'name = value'")
-    return values
-
-
 class _HelpFormatter(RawDescriptionHelpFormatter):
-    """Shows a flag that takes several values as such, and not that none are given."""
+    """Shows a flag that takes several values as such, and its default as it would be typed."""
+
+    def __init__(self, *args: Any, positional: str | None, **layout: Any) -> None:
+        super().__init__(*args, **layout)
+        self._words = f"[{positional.upper()} ...] " if positional else ""
+
+    def add_usage(self, usage: str | None, *args: Any, **more: Any) -> None:
+        # The flags are listed below, with what each is for.
+        super().add_usage(usage or f"%(prog)s {self._words}[flags]", *args, **more)
 
     def format_help(self) -> str:
         text = super().format_help().replace("tuple[str,...]", "str ...")
-        return re.sub(r"\s+\(default:\s+\(\)\)", "", text)
+        text = re.sub(r"\s+\(default:\s+\(\)\)", "", text)
+        return re.sub(r"(\(default:\s+)\('([^']*)',\)\)", r"\1\2)", text)
+
+
+def _description(command: type[CommandLine]) -> str:
+    text = inspect.cleandoc(command.__doc__ or "")
+    if command.positional is None:
+        return text
+    words = command.positional.upper()
+    return (
+        f"{text}\n\n{words}, as of --{command.positional}, stand in front of the flags, behind a "
+        f"flag's only value,\nor behind {_END_OF_FLAGS}. A flag shown with '...' takes all words "
+        "up to the next flag."
+    )
 
 
 def _normalised(
-    argv: list[str], command: type[Settings], names: Mapping[str, str]
+    argv: list[str], command: type[CommandLine], names: Mapping[str, str]
 ) -> tuple[list[str], dict[str, list[str]]]:
     """`argv` as the parser spells it, and by field the values of flags that take several.
 
     `--learning-rate 1`, `--learning_rate=1`, `--shuffle`, `--no_shuffle` and `--shuffle false` are
     all accepted, and `--stop a b` is `--stop a --stop b`; a flag that does not exist is refused
-    with the nearest name.
+    with the nearest name. Words without a flag are values of the command's positional field.
     """
     result: list[str] = []
     # Kept from the parser, which would split a text at its commas.
     lists: dict[str, list[str]] = {}
-    words = deque(argv)
+    flagged, bare = _cut_at_end_of_flags(argv, command)
+    words = deque(flagged)
     while words:
         word = words.popleft()
         flag, equals, value = word.partition("=")
@@ -109,9 +145,7 @@ def _normalised(
         if word in ("-h", "--help"):
             result.append(word)
         elif not word.startswith("--"):
-            raise ConfigError(
-                f"'{word}' stands alone; a value follows its flag, as in --name value"
-            )
+            lists.setdefault(_field_of_bare(word, command, names), []).append(word)
         elif name not in names and positive in names and _type_of(command, names[positive]) is bool:
             result.append(f"--no-{positive}")
         elif name not in names:
@@ -123,14 +157,39 @@ def _normalised(
             raise ConfigError(f"--{name} needs a value; write --{name}=VALUE")
         else:
             value = value if equals else words.popleft()
-            if get_origin(_type_of(command, names[name])) is not tuple:
+            if not _takes_several(command, names[name]):
                 result.append(f"--{name}={value}")
                 continue
             values = lists.setdefault(names[name], [])
             values.append(value)
             while not equals and words and not _is_flag(words[0]):
                 values.append(words.popleft())
+    if command.positional is not None and bare:
+        lists.setdefault(command.positional, []).extend(bare)
     return result, lists
+
+
+def _cut_at_end_of_flags(
+    argv: list[str], command: type[CommandLine]
+) -> tuple[list[str], list[str]]:
+    """`argv` up to the word that ends the flags, and what stands behind it."""
+    if command.positional is None or _END_OF_FLAGS not in argv:
+        return argv, []
+    end = argv.index(_END_OF_FLAGS)
+    return argv[:end], argv[end + 1 :]
+
+
+def _field_of_bare(word: str, command: type[CommandLine], names: Mapping[str, str]) -> str:
+    """The field that takes `word`, which follows no flag."""
+    if word.startswith("-") and word != "-":
+        short = word[1:].partition("=")[0].replace("-", "_")
+        begun = [name for name in names if name.startswith(short)]
+        raise ConfigError(
+            f"there is no flag {word}, for a flag has two dashes; {nearest(short, begun or names)}"
+        )
+    if command.positional is None:
+        raise ConfigError(f"'{word}' stands alone; a value follows its flag, as in --name value")
+    return command.positional
 
 
 def _is_flag(word: str) -> bool:
@@ -151,6 +210,10 @@ def _as_bool(name: str, value: str) -> bool:
 
 def _type_of(command: type[Settings], name: str) -> Any:
     return command.model_fields[name].annotation
+
+
+def _takes_several(command: type[Settings], name: str) -> bool:
+    return name in command.model_fields and get_origin(_type_of(command, name)) is tuple
 
 
 def _aliases(command: type[Settings]) -> dict[str, str]:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
-from gptlab.cli.main import CommandLine, run
+from gptlab.cli.flags import CommandLine
+from gptlab.cli.main import run
 from gptlab.config import ModelConfig, SamplingConfig
 from gptlab.config.model import Activation, Norm, Positions
 from gptlab.config.settings import Seed

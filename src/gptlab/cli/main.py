@@ -1,29 +1,32 @@
 """What every command does around its work: parse, report an error in one line, exit."""
 
+import errno
 import io
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NoReturn, TypeVar
 
 import gptlab
-from gptlab.cli.flags import parse
-from gptlab.config import Settings
+from gptlab.cli.flags import CommandLine, parse
 from gptlab.errors import GptlabError
 
 INTERNAL_ERROR = 1
 USER_ERROR = 2
 INTERRUPTED = 130
-
-
-class CommandLine(Settings):
-    """Flags that every command has."""
-
-    debug: bool = False
-    """Show a traceback with an error."""
+# What helps where the system's own words say what is wrong, but not what to do.
+_REMEDIES: Mapping[int | None, str] = MappingProxyType(
+    {
+        errno.ENOSPC: "free some space on that disk, or write to another one",
+        errno.EDQUOT: "free some of your space on that disk, or write to another one",
+        errno.EACCES: "change its permissions, or choose another place",
+        errno.EROFS: "choose another place",
+    }
+)
 
 
 Line = TypeVar("Line", bound=CommandLine)
@@ -81,7 +84,8 @@ def _plain_warnings(prog: str) -> Iterator[None]:
 def _one_line(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
-        return f"{where}{error.strerror}"
+        remedy = _REMEDIES.get(error.errno)
+        return f"{where}{error.strerror}" + (f"; {remedy}" if remedy else "")
     text = " ".join(str(error).split())
     if isinstance(error, GptlabError):
         return text

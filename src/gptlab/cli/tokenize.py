@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AliasChoices, Field, PositiveInt
 
-from gptlab.cli.main import CommandLine, run
+from gptlab.cli.flags import CommandLine
+from gptlab.cli.main import run
 from gptlab.config.settings import Seed
 from gptlab.config.training import TOY_TOKENIZER, Source, TokenizerType
 from gptlab.errors import ConfigError, DataError

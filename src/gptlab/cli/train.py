@@ -1,6 +1,7 @@
 """gptlab-train: text in, a trained GPT out."""
 
-from gptlab.cli.main import INTERRUPTED, CommandLine, run
+from gptlab.cli.flags import CommandLine
+from gptlab.cli.main import INTERRUPTED, run
 from gptlab.config import TrainConfig
 
 
@@ -12,8 +13,6 @@ class TrainCommand(TrainConfig, CommandLine):
 
     preset: str | None = None
     """Named starting point: tiny, toy, nanogpt-char, gpt2, gpt2-medium, gpt2-large, gpt2-xl."""
-    config: str | None = None
-    """TOML file of settings; flags override it."""
 
 
 def main() -> None:
