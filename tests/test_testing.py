@@ -11,6 +11,7 @@ CHECKS = [
     testing.check_causality,
     testing.check_batch_independence,
     testing.check_cache,
+    testing.check_documents,
     testing.check_loss_split,
 ]
 
@@ -26,16 +27,26 @@ class MixesRows(GPT):
 
 
 class MisplacesAfterCache(GPT):
-    def hidden_states(self, tokens, *, cache=None, counts=None):
-        hidden = super().hidden_states(tokens, cache=cache, counts=counts)
+    def hidden_states(self, tokens, *, cache=None, **places):
+        hidden = super().hidden_states(tokens, cache=cache, **places)
         return hidden if cache is None else hidden * 1.01
 
 
 class LosesUnevenRows(GPT):
-    def hidden_states(self, tokens, *, cache=None, counts=None):
+    def hidden_states(self, tokens, *, counts=None, **places):
         if counts is not None:
             counts = [max(counts)] * len(counts)
-        return super().hidden_states(tokens, cache=cache, counts=counts)
+        return super().hidden_states(tokens, counts=counts, **places)
+
+
+class LooksAcrossDocuments(GPT):
+    def hidden_states(self, tokens, **places):
+        return super().hidden_states(tokens, **{**places, "documents": None})
+
+
+class CountsAcrossDocuments(GPT):
+    def hidden_states(self, tokens, **places):
+        return super().hidden_states(tokens, **{**places, "positions": None})
 
 
 class AveragesTheGradient(GPT):
@@ -72,6 +83,8 @@ def test_other_dtypes_pass(dtype):
         (MixesRows, testing.check_loss_split, "loss split"),
         (MisplacesAfterCache, testing.check_cache, "cache"),
         (LosesUnevenRows, testing.check_cache, "cache of uneven rows"),
+        (LooksAcrossDocuments, testing.check_documents, "separation of documents"),
+        (CountsAcrossDocuments, testing.check_documents, "documents in a row"),
         (AveragesTheGradient, testing.check_loss_split, "loss split"),
         *[(BreaksDown, check, ".*") for check in CHECKS],
     ],
@@ -80,7 +93,7 @@ def test_a_broken_model_is_told_by_name(kind, check, invariant):
     message = rf"^{invariant} does not hold: the largest deviation is \S+, the tolerance 0.00035$"
     for function in (check, testing.check_model):
         with pytest.raises(AssertionError, match=message if function is check else "does not hold"):
-            function(make(kind))
+            function(make(kind, positions="learned"))
 
 
 def test_own_tokens_and_tolerance():

@@ -21,6 +21,7 @@ __all__ = [
     "check_batch_independence",
     "check_cache",
     "check_causality",
+    "check_documents",
     "check_loss_split",
     "check_model",
 ]
@@ -41,7 +42,13 @@ def check_model(
     Raises:
         AssertionError: An invariant does not hold.
     """
-    for check in (check_causality, check_batch_independence, check_cache, check_loss_split):
+    for check in (
+        check_causality,
+        check_batch_independence,
+        check_cache,
+        check_documents,
+        check_loss_split,
+    ):
         check(model, tokens=tokens, tolerance=tolerance)
 
 
@@ -104,6 +111,31 @@ def check_cache(
             _compare("cache of uneven rows", next_BV, logits_BTV[rows, places], tolerance)
 
 
+def check_documents(
+    model: GPT, *, tokens: Tensor | None = None, tolerance: float | None = None
+) -> None:
+    """A document that shares a row with others has the logits that it has alone.
+
+    Each row is read as three documents, and then once for each of them with the others edited.
+
+    Raises:
+        AssertionError: It has others.
+    """
+    with _evaluating(model), torch.no_grad():
+        tokens = _random_tokens(model) if tokens is None else tokens
+        documents, positions = _three_documents(tokens)
+        logits_BTV = model(tokens, documents=documents, positions=positions)
+        for number in set(documents.flatten().tolist()):
+            own = documents == number
+            edited = torch.where(own, tokens, (tokens + 1) % model.config.vocab_size)
+            moved_BTV = model(edited, documents=documents, positions=positions)
+            _compare("separation of documents", moved_BTV[own], logits_BTV[own], tolerance)
+            for row, in_row in enumerate(own):
+                alone_TV = model(tokens[row, in_row].unsqueeze(0))[0]
+                packed_TV = logits_BTV[row, in_row]
+                _compare("documents in a row", packed_TV, alone_TV, tolerance)
+
+
 def check_loss_split(
     model: GPT, *, tokens: Tensor | None = None, tolerance: float | None = None
 ) -> None:
@@ -136,6 +168,18 @@ def _random_tokens(model: GPT) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(model.config.vocab_size, shape, generator=generator)
     return tokens.to(model.embedding.weight.device)
+
+
+def _three_documents(tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """The number of each token's document and its place in it, (B, T) int64 each."""
+    rows, length = tokens.shape
+    places_T = torch.arange(length, device=tokens.device)
+    # The borders lie elsewhere in each row, and two of them on one place make two documents.
+    first_B1 = 1 + torch.arange(rows, device=tokens.device).unsqueeze(1) % max(1, length // 2)
+    second_B1 = (first_B1 + length) // 2
+    documents = (places_T >= first_B1).long() + (places_T >= second_B1).long()
+    starts = torch.where(documents == 0, 0, torch.where(documents == 1, first_B1, second_B1))
+    return documents, places_T - starts
 
 
 def _empty_cache(model: GPT, tokens: Tensor) -> KVCache:

@@ -155,8 +155,8 @@ def test_rows_of_one_length_need_no_mask_even_when_some_are_done(monkeypatch):
     masks = []
     plain = GPT._context
 
-    def watched(self, positions, cache):
-        context = plain(self, positions, cache)
+    def watched(self, positions, cache, documents):
+        context = plain(self, positions, cache, documents)
         masks.append(context.mask_BTS)
         return context
 

@@ -69,17 +69,31 @@ class GPT(nn.Module):
         *,
         cache: KVCache | None = None,
         counts: Sequence[int] | None = None,
+        documents: Tensor | None = None,
+        positions: Tensor | None = None,
     ) -> Tensor:
         """Logits (B, T, V) of the token after each of `tokens`, (B, T) int64.
 
         With a `cache`, `tokens` come after those it holds, and it holds them too afterwards: all
         T of each row, or the first `counts[b]` of row b where shorter rows are padded at the end.
 
+        Args:
+            tokens: What to read.
+            cache: What was read before.
+            counts: How many tokens of each row are no padding, with a cache.
+            documents: (B, T) int64, a number for each token: it sees those before it in its row
+                that have the same one. Which numbers they are does not matter.
+            positions: (B, T) int64, where each token stands, below seq_len; 0 to T - 1 if None.
+
         Raises:
-            ConfigError: There are more tokens than seq_len, or than the cache has room for, or
-                the rows or `counts` do not fit.
+            ConfigError: There are more tokens than seq_len, or than the cache has room for; the
+                rows, `counts`, `documents` or `positions` do not fit; or one of the latter two
+                comes with a cache.
+            BackendError: The model's attention backend can't keep documents apart.
         """
-        hidden_BTD = self.hidden_states(tokens, cache=cache, counts=counts)
+        hidden_BTD = self.hidden_states(
+            tokens, cache=cache, counts=counts, documents=documents, positions=positions
+        )
         return self.logits(hidden_BTD)
 
     def hidden_states(
@@ -88,20 +102,23 @@ class GPT(nn.Module):
         *,
         cache: KVCache | None = None,
         counts: Sequence[int] | None = None,
+        documents: Tensor | None = None,
+        positions: Tensor | None = None,
     ) -> Tensor:
-        """What `logits` turns into logits: the last norm's output, (B, T, D)."""
+        """What `logits` turns into logits: the last norm's output, (B, T, D); as `forward`."""
         B, T = tokens.shape
         limit = self.config.seq_len
         end = T + (max(cache.lengths) if cache is not None else 0)
         if end > limit:
             raise ConfigError(f"{end} tokens exceed the model's seq_len of {limit}; give fewer")
+        _check_shapes(tokens, cache, documents=documents, positions=positions)
         if cache is None:
-            positions = torch.arange(T, device=tokens.device)
+            positions = torch.arange(T, device=tokens.device) if positions is None else positions
         else:
             counts = cache.checked_counts(B, T, counts)
             positions = cache.positions_BT(T)
         x_BTD = self._embed(tokens, positions)
-        context = self._context(positions, cache)
+        context = self._context(positions, cache, documents)
         for index, block in enumerate(self.blocks):
             x_BTD = block(x_BTD, context, cache.layer(index, positions) if cache else None)
         if cache is not None and counts is not None:
@@ -143,12 +160,36 @@ class GPT(nn.Module):
         embedded: Tensor = self.dropout(x_BTD)
         return embedded
 
-    def _context(self, positions: Tensor, cache: KVCache | None) -> Context:
+    def _context(
+        self, positions: Tensor, cache: KVCache | None, documents_BT: Tensor | None
+    ) -> Context:
         rotary = None
         if self.config.positions == "rope":
             rotary = (self.rotary_cos[positions], self.rotary_sin[positions])
+        if documents_BT is not None:
+            return Context(rotary, _document_mask(documents_BT))
         if cache is None or cache.is_even:
             return Context(rotary, None)
         held = max(cache.lengths) + positions.shape[1]
         keys_S = torch.arange(held, device=positions.device)
         return Context(rotary, keys_S <= positions.unsqueeze(-1))
+
+
+def _document_mask(documents_BT: Tensor) -> Tensor:
+    """Where a query may look, (B, T, S) bool: not ahead, and at its own document alone."""
+    same_BTS = documents_BT.unsqueeze(2) == documents_BT.unsqueeze(1)
+    # In place: of long rows, a mask is the largest tensor beside the logits.
+    return same_BTS.tril_()
+
+
+def _check_shapes(tokens: Tensor, cache: KVCache | None, **places: Tensor | None) -> None:
+    for name, tensor in places.items():
+        if tensor is None:
+            continue
+        if cache is not None:
+            raise ConfigError(f"{name} came with a cache, which counts on its own; leave one out")
+        if tensor.shape != tokens.shape:
+            raise ConfigError(
+                f"{name} are {tuple(tensor.shape)}, but the tokens are {tuple(tokens.shape)}; "
+                "give a number for each token"
+            )
