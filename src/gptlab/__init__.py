@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gptlab.checkpoint import add_special_tokens, load, save
-    from gptlab.config import DatasetConfig, ModelConfig, SamplingConfig, TrainConfig
+    from gptlab.config import (
+        DatasetConfig,
+        ModelConfig,
+        PrepareConfig,
+        SamplingConfig,
+        TrainConfig,
+    )
+    from gptlab.data.preparation import PrepareResult, prepare
     from gptlab.errors import GptlabError
     from gptlab.generation import Generator
     from gptlab.model import GPT
@@ -25,6 +32,8 @@ __all__ = [
     "Generator",
     "GptlabError",
     "ModelConfig",
+    "PrepareConfig",
+    "PrepareResult",
     "SamplingConfig",
     "Tokenizer",
     "TrainConfig",
@@ -32,6 +41,7 @@ __all__ = [
     "add_special_tokens",
     "load",
     "load_tokenizer",
+    "prepare",
     "save",
     "train",
     "train_bpe",
@@ -39,7 +49,14 @@ __all__ = [
 
 _HOMES = {
     "gptlab.checkpoint": ("add_special_tokens", "load", "save"),
-    "gptlab.config": ("DatasetConfig", "ModelConfig", "SamplingConfig", "TrainConfig"),
+    "gptlab.config": (
+        "DatasetConfig",
+        "ModelConfig",
+        "PrepareConfig",
+        "SamplingConfig",
+        "TrainConfig",
+    ),
+    "gptlab.data.preparation": ("PrepareResult", "prepare"),
     "gptlab.errors": ("GptlabError",),
     "gptlab.generation": ("Generator",),
     "gptlab.model": ("GPT",),

@@ -5,7 +5,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain, islice
 from multiprocessing import current_process, get_context
@@ -24,7 +24,7 @@ def parallel_map(
     items: Iterable[Item],
     *,
     processes: int | None = None,
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """A function of each item, in the order of the items, computed in worker processes.
 
     Items are read as they are needed, one ahead of those at work. A single item is not worth a

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,10 +29,37 @@ def test_dataset_and_training_defaults_are_the_documented_ones():
     assert DatasetConfig().shuffle is True
     config = TrainConfig()
     assert config.tokenizer == "./toy_data/tiny_sp"
-    assert config.train_data == "./toy_data/tiny_sp_train.txt"
+    assert config.train_data == ("./toy_data/tiny_sp_train.txt",)
     assert config.eval_data == "./toy_data/tiny_sp_test.txt"
     assert (config.epochs, config.save_every_epochs, config.tokenizer_type) == (100, 5, "default")
     assert TrainConfig(train_data="a.txt").eval_steps == 500
+
+
+@pytest.mark.parametrize(
+    ("given", "sources"),
+    [
+        ("a.txt", ("a.txt",)),
+        ("a.txt:0.5", ("a.txt:0.5",)),
+        (["a.txt:0.7", "b:0.3"], ("a.txt:0.7", "b:0.3")),
+    ],
+)
+def test_training_data_is_one_source_or_several(given, sources):
+    config = TrainConfig(train_data=given)
+    assert config.train_data == sources
+    assert (config.tokenizer, config.eval_data) == ("auto", "auto")
+    assert TrainConfig(**json.loads(config.model_dump_json())) == config
+
+
+@pytest.mark.parametrize("bad", ["", [], [""], ["a", 3], 3])
+def test_training_data_has_at_least_one_name(bad):
+    with pytest.raises(ConfigError, match=r"^train_data"):
+        TrainConfig(train_data=bad)
+
+
+def test_documents_are_kept_apart_only_if_asked_for():
+    config = TrainConfig().part(DatasetConfig)
+    assert (config.document_mask, config.reset_positions) == (False, False)
+    assert DatasetConfig(reset_positions=True).document_mask is False
 
 
 def test_settings_are_frozen():

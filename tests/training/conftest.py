@@ -1,9 +1,12 @@
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from gptlab.config import TrainConfig
+from gptlab.config.preparation import WindowConfig
+from gptlab.data import DatasetWriter
+from gptlab.tokenizer import BPETokenizer
 from gptlab.training import loop
 
 LINES = "".join(f"the cat sat on mat {n % 7} and saw {n % 5} mice\n" for n in range(60))
@@ -48,5 +51,39 @@ def tiny(text_file) -> Callable[..., TrainConfig]:
                 **changes,
             }
         )
+
+    return make
+
+
+@pytest.fixture
+def prepare(text_file) -> Callable[..., Path]:
+    """Writes a prepared dataset of texts, a document each, with a held-out part if asked for."""
+
+    def make(
+        folder: str,
+        texts: Sequence[str],
+        *,
+        dev: Sequence[str] = (),
+        tokenizer: BPETokenizer | None = None,
+        saved: bool = True,
+        **windows: object,
+    ) -> Path:
+        tokenizer = tokenizer or BPETokenizer([])
+        parts = [(Path(folder), texts)] + ([(Path(folder, "dev"), dev)] if dev else [])
+        for path, part in parts:
+            writer = DatasetWriter(path, vocab_size=tokenizer.vocab_size)
+            for text in part:
+                writer.write([*tokenizer.encode(text), tokenizer.eos_id])
+                writer.end_document()
+            writer.finish(
+                tokenizer=tokenizer.fingerprint(),
+                bytes=sum(len(text.encode()) for text in part),
+                characters=sum(map(len, part)),
+                windows=WindowConfig(**windows).model_dump(),
+                pad_id=tokenizer.pad_id,
+            )
+        if saved:
+            tokenizer.save(Path(folder, "tokenizer"))
+        return Path(folder)
 
     return make

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from gptlab.config import ModelConfig
+from gptlab.config.preparation import WindowConfig
 from gptlab.corpus import open_corpus
-from gptlab.data import prepare_cached
+from gptlab.data import DatasetWriter, TokenDataset, prepare_cached
 from gptlab.errors import DataError
 from gptlab.model import GPT
 from gptlab.tokenizer import BPETokenizer
@@ -59,6 +60,82 @@ def test_equals_a_plain_loop_over_the_whole_set(model, dataset, batch_size):
     assert found.nats_per_character == pytest.approx(nats / len(TEXT), rel=1e-6)
 
 
+def dataset_of(folder, documents, **windows):
+    writer = DatasetWriter(folder, vocab_size=262)
+    for document in documents:
+        writer.write(document)
+        writer.end_document()
+    tokens = sum(map(len, documents))
+    writer.finish(
+        tokenizer="",
+        bytes=2 * tokens,
+        characters=tokens,
+        windows=WindowConfig(**windows).model_dump(),
+    )
+    return TokenDataset(folder)
+
+
+def nats_alone(model, tokens, *, length):
+    """Of a document's tokens but the first, in windows from its start."""
+    nats = 0.0
+    model.eval()
+    with torch.no_grad():
+        for start in range(0, len(tokens) - 1, length):
+            window = torch.tensor(tokens[start : start + length + 1])
+            logits = model(window[None, :-1])[0].double()
+            nats -= logits.log_softmax(-1).gather(-1, window[1:, None]).sum().item()
+    return nats
+
+
+DOCUMENTS = [list(range(10, 15)), [7, 8], list(range(40, 59)), [3], [9, 9, 9]]
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 100])
+@pytest.mark.parametrize("short", ["keep", "pad"])
+def test_padding_weighs_nothing(model, tmp_path, short, batch_size):
+    dataset = dataset_of(tmp_path, DOCUMENTS, mode="chunk", seq_len=7, short=short)
+    nats = sum(nats_alone(model, document, length=7) for document in DOCUMENTS)
+    count = sum(len(document) - 1 for document in DOCUMENTS)
+    found = evaluate(model, dataset, batch_size=batch_size, arithmetic=CPU)
+    assert found.tokens == count
+    assert found.loss == pytest.approx(nats / count, rel=1e-6)
+    share = count / (len(dataset) - 1)
+    assert found.bits_per_byte == pytest.approx(
+        nats / math.log(2) / (2 * len(dataset) * share), rel=1e-6
+    )
+
+
+def test_several_datasets_add_up(model, dataset, tmp_path):
+    other = dataset_of(tmp_path / "other", DOCUMENTS)
+    first, second = (
+        evaluate(model, part, batch_size=2, arithmetic=CPU) for part in (dataset, other)
+    )
+    both = evaluate(model, dataset, other, batch_size=2, arithmetic=CPU)
+    nats = first.loss * first.tokens + second.loss * second.tokens
+    size = len(TEXT.encode()) + 2 * len(other)
+    assert both.tokens == first.tokens + second.tokens
+    assert both.loss == pytest.approx(nats / both.tokens)
+    assert both.bits_per_byte == pytest.approx(nats / math.log(2) / size)
+    assert both.nats_per_character == pytest.approx(nats / (len(TEXT) + len(other)))
+
+
+def test_documents_are_kept_apart_as_in_training(model, tmp_path):
+    # All of them within one window, whose other targets are the first tokens of documents.
+    dataset = dataset_of(tmp_path, [[5, 6, 7], [8, 9], [10, 11, 12]])
+    found = evaluate(
+        model, dataset, batch_size=2, arithmetic=CPU, document_mask=True, reset_positions=True
+    )
+    nats = 0.0
+    with torch.no_grad():
+        for inputs, targets in [([5, 6, 7], [6, 7, 8]), ([8, 9], [9, 10]), ([10, 11], [11, 12])]:
+            logits = model.eval()(torch.tensor([inputs]))[0].double().log_softmax(-1)
+            nats -= logits[range(len(targets)), targets].sum().item()
+    assert found.tokens == 7
+    assert found.loss == pytest.approx(nats / 7, rel=1e-6)
+    plain = evaluate(model, dataset, batch_size=2, arithmetic=CPU)
+    assert plain.loss != pytest.approx(found.loss, rel=1e-6)
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_leaves_mode_and_random_numbers_alone(model, dataset, training):
     model.train(training)
@@ -73,9 +150,7 @@ def test_leaves_mode_and_random_numbers_alone(model, dataset, training):
 
 
 def test_a_set_of_one_token_is_refused(model, tmp_path):
-    from gptlab.data.shards import ShardWriter, TokenDataset
-
-    writer = ShardWriter(tmp_path, vocab_size=262)
+    writer = DatasetWriter(tmp_path, vocab_size=262)
     writer.write([3])
     writer.finish(tokenizer="", bytes=1, characters=1)
     with pytest.raises(DataError, match="has 1 tokens, but it takes at least 2"):

@@ -9,7 +9,7 @@ import pytest
 
 from gptlab.config import TrainConfig
 from gptlab.corpus import open_corpus
-from gptlab.data import toy, write_tokens
+from gptlab.data import prepare_cached, toy
 from gptlab.errors import ConfigError, DataError, TokenizerError
 from gptlab.tokenizer import BPETokenizer
 from gptlab.tokenizer.adapters import train_sentencepiece
@@ -24,10 +24,16 @@ def load(config: TrainConfig, saved=None):
     return load_inputs(config, saved=saved, say=lines.append), lines
 
 
+def folder_of(found: Inputs) -> Path:
+    (train,) = found.train
+    return train.dataset.folder
+
+
 def test_a_text_alone_gets_a_tokenizer_and_a_held_out_part(tiny):
     found, lines = load(tiny())
     assert found.tokenizer.vocab_size == 270
-    whole = found.train.manifest["characters"] + found.evaluation.manifest["characters"]
+    parts = (found.train[0].dataset, found.evaluation[0])
+    whole = sum(part.manifest["characters"] for part in parts)
     assert whole == len(Path("cats.txt").read_text())
     assert any("evaluation text: the last 10% of" in line for line in lines)
     assert any("trained a tokenizer of 270 tokens (--tokenizer" in line for line in lines)
@@ -57,7 +63,7 @@ def test_the_second_time_nothing_is_made(tiny, monkeypatch):
     monkeypatch.setattr(inputs, "train_bpe", again)
     second, lines = load(tiny())
     assert second.tokenizer.fingerprint() == first.tokenizer.fingerprint()
-    assert second.train.folder == first.train.folder
+    assert folder_of(second) == folder_of(first)
     assert not any("tokenizer" in line for line in lines)
 
 
@@ -90,21 +96,22 @@ def test_bpe_dropout_is_for_the_training_text_alone(tiny):
     decode = plain.tokenizer.decode
 
     def ids(inputs: Inputs) -> list[int]:
-        return inputs.train.read(0, len(inputs.train)).tolist()
+        dataset = inputs.train[0].dataset
+        return dataset.read(0, len(dataset)).tolist()
 
-    assert again.train.folder == first.train.folder
-    assert len({inputs.train.folder for inputs in (plain, first, other)}) == 3
-    assert len(plain.train) < len(first.train)
+    assert folder_of(again) == folder_of(first)
+    assert len({folder_of(inputs) for inputs in (plain, first, other)}) == 3
+    assert len(ids(plain)) < len(ids(first))
     assert decode(ids(first)) == decode(ids(other)) == decode(ids(plain))
     assert ids(first) != ids(other)
-    assert first.evaluation.folder == other.evaluation.folder == plain.evaluation.folder
+    assert len({inputs.evaluation[0].folder for inputs in (plain, first, other)}) == 1
 
 
 def test_bpe_dropout_needs_merges_to_leave_out(tiny):
     lines = Path("cats.txt").read_text().splitlines()
     train_sentencepiece(lines, vocab_size=290, model_type="bpe").save("pieces")
     config = tiny(tokenizer="pieces", vocab_size=290)
-    assert len(load(config)[0].train) > 0
+    assert len(load(config)[0].train[0].dataset) > 0
     with pytest.raises(TokenizerError, match=r"dropout=0\.1 is for gptlab's own BPE"):
         load(config.replace(bpe_dropout=0.1))
 
@@ -144,8 +151,8 @@ def test_a_file_of_rows_is_split_by_documents(tiny, tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(json.dumps({"text": text}) + "\n" for text in rows))
     found, lines = load(tiny(train_data=str(path)))
-    documents = [part.manifest["documents"] for part in (found.train, found.evaluation)]
-    assert sum(documents) == len(rows)
+    parts = (found.train[0].dataset, found.evaluation[0])
+    assert sum(part.num_documents for part in parts) == len(rows)
     assert f"evaluation text: about 10% of the documents of {path}, held out" in lines[0]
     found, _ = load(tiny(eval_data=str(path)))
     assert found.floor is None
@@ -154,22 +161,28 @@ def test_a_file_of_rows_is_split_by_documents(tiny, tmp_path):
 @pytest.fixture
 def prepared(tiny) -> Path:
     BPETokenizer([]).save("tok")
-    write_tokens(open_corpus("cats.txt"), BPETokenizer([]), Path("prepared"))
-    return Path("prepared")
+    corpus = open_corpus("cats.txt")
+    return prepare_cached(corpus, BPETokenizer([]), cache=Path("prepared")).folder
 
 
 def test_a_prepared_dataset_is_read_as_it_is(tiny, prepared):
     config = tiny(train_data=str(prepared), eval_data="cats.txt", tokenizer="tok", vocab_size=260)
     found, _ = load(config)
-    assert found.train.folder == prepared
+    assert folder_of(found) == prepared
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"eval_data": "cats.txt", "tokenizer": "tok", "bpe_dropout": 0.1}, "comes too late"),
-        ({"tokenizer": "tok"}, "is prepared already and can't be split; write --eval_data"),
-        ({"eval_data": "cats.txt"}, "is prepared already; name its tokenizer with --tokenizer"),
+        (
+            {"tokenizer": "tok"},
+            "has no part that was held out; prepare it again with --dev_size, or write --eval_data",
+        ),
+        (
+            {"eval_data": "cats.txt"},
+            "is prepared already, without its tokenizer; name that with --tokenizer",
+        ),
     ],
 )
 def test_a_prepared_dataset_needs_the_rest_named(tiny, prepared, changes, message):
@@ -189,7 +202,7 @@ def test_the_checkpoints_tokenizer_comes_first(tiny):
     saved = BPETokenizer([(b"c", b"a")])
     found, _ = load(tiny(), saved=saved)
     assert found.tokenizer is saved
-    assert found.train.manifest["tokenizer"] == saved.fingerprint()
+    assert found.train[0].dataset.manifest["tokenizer"] == saved.fingerprint()
 
 
 def test_the_shipped_stories_have_a_floor(tmp_path, monkeypatch):

@@ -25,6 +25,7 @@ def start(tmp_path):
 
     def begin(config: TrainConfig) -> "subprocess.Popen[str]":
         given = {name: getattr(config, name) for name in config.model_fields_set}
+        given["train_data"] = given["train_data"][0]
         process = subprocess.Popen(
             [sys.executable, "-c", COMMAND, *(f"--{k}={v}" for k, v in given.items())],
             cwd=tmp_path,

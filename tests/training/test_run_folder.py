@@ -90,6 +90,9 @@ def test_unnamed_runs_are_called_after_the_data_and_numbered(settings):
     assert names == ["cats", "cats-2", "cats-3"]
     assert run_of(settings(train_data="some/cat.txt")).name == "cat"
     assert run_of(settings(train_data="a b/.ünï cörn*.txt")).name == "ünï_cörn_"
+    assert run_of(settings(train_data="some/dogs.txt:2")).name == "dogs"
+    several = ["some/dogs.txt:2", "cats.txt:1", "mice:1"]
+    assert run_of(settings(train_data=several)).name == "dogs_and_2_more"
 
 
 def test_resume_without_a_name_takes_the_newest(settings):

@@ -94,7 +94,7 @@ def test_it_learns_more_than_frequencies(tiny):
     config = tiny(max_steps=150, eval_steps=50, learning_rate=1e-2, embed_dim=32, patience=0)
     result = train(config)
     session = loop.open_session(config.replace(experiment_name="other"))
-    assert result.eval_loss < unigram_entropy(session.inputs.train) - 1.0
+    assert result.eval_loss < unigram_entropy(session.inputs.train[0].dataset) - 1.0
     assert result.best_eval_loss == min(
         record["loss"] for record in read_metrics(result.path) if record["split"] == "eval"
     )

@@ -1,14 +1,18 @@
 """Documents to batches: their tokens on disk, and the windows that a step reads."""
 
-from gptlab.data.prepare import prepare_cached, write_tokens
-from gptlab.data.sampler import Batch, WindowSampler, sequential_batches
+from gptlab.data.cached import prepare_cached
+from gptlab.data.mixture import MixedSampler
+from gptlab.data.sampler import Batch, Sampler, WindowSampler, sequential_batches
+from gptlab.data.shard_writer import DatasetWriter
 from gptlab.data.shards import TokenDataset
 
 __all__ = [
     "Batch",
+    "DatasetWriter",
+    "MixedSampler",
+    "Sampler",
     "TokenDataset",
     "WindowSampler",
     "prepare_cached",
     "sequential_batches",
-    "write_tokens",
 ]

@@ -1,89 +1,231 @@
-"""Tokens to batches, as a pure function of the seed and the step.
+"""Tokens to batches, as a pure function of the seed, the step and the rank.
 
-    tokens   t0 t1 t2 t3 | t4 t5 t6 t7 | t8 ...        windows of seq_len, each once an epoch
+    windows  w0 w1 w2                                  how they lie in the tokens: `windows`
     order    w2 w0 w1    | w1 w2 w0    | ...           a permutation an epoch, end to end
     batches  w2 w0 | w1 w1 | w2 w0 | ...               cut from that endless order
+    ranks    w2    | w1    | w2    | ...               rank 0 of 2 reads every second row
 
 Letters: B batch, T window length.
 """
 
 import math
-from collections.abc import Iterator
-from functools import lru_cache
+from abc import ABC, abstractmethod
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from itertools import groupby
+from operator import itemgetter
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
+from gptlab.data.permutation import permuted
 from gptlab.data.shards import Int64Array, TokenDataset
-from gptlab.errors import DataError
+from gptlab.data.windows import BoolArray, Spans, StreamWindows, make_windows
+from gptlab.errors import ConfigError
 
 
 class Batch(NamedTuple):
-    """Windows and the token that follows each of their tokens, (B, T) int64 each."""
+    """Windows and the token that follows each of their tokens, (B, T) each."""
 
     inputs: Int64Array
     targets: Int64Array
+    weights: npt.NDArray[np.float32] | None = None
+    """1, or 0 where a short window is filled up; None where none is."""
+    documents: Int64Array | None = None
+    """Number of a token's document within its row, from 0; the filling has one of its own."""
+    positions: Int64Array | None = None
+    """Tokens since the document's start, or the window's where the document began before it."""
 
 
-class WindowSampler:
-    """Every window of `seq_len` tokens once an epoch, shuffled anew each epoch or in order.
+class Sampler(ABC):
+    """An endless row of windows, cut into batches."""
 
-    Raises:
-        DataError: The dataset is shorter than one window and the token after it.
-    """
+    def __init__(self, *, num_windows: int, batch_size: int) -> None:
+        self.num_windows, self.batch_size = num_windows, batch_size
 
-    def __init__(
-        self, dataset: TokenDataset, *, seq_len: int, batch_size: int, seed: int, shuffle: bool
-    ) -> None:
-        self.num_windows = (len(dataset) - 1) // seq_len
-        if self.num_windows < 1:
-            raise DataError(
-                f"the training text has {len(dataset):,} tokens, but one window takes "
-                f"{seq_len + 1:,}; write a smaller --seq_len, or give more text"
+    @abstractmethod
+    def rows(self, places: Sequence[int]) -> Batch:
+        """The windows at `places` of the endless row, at least one, as rows in that order."""
+
+    def batch(self, step: int, *, rank: int = 0, world_size: int = 1) -> Batch:
+        """What `rank` of `world_size` processes reads at step `step`, counted from 0.
+
+        All processes together read the same `batch_size` rows whatever their number, rank `r`
+        the rows r, r + world_size, r + 2 * world_size, ...
+
+        Raises:
+            ConfigError: There are more processes than rows.
+        """
+        if world_size > self.batch_size:
+            raise ConfigError(
+                f"batch_size is {self.batch_size}, too few for {world_size} processes; "
+                f"write --batch_size {world_size} or more"
             )
-        self._dataset = dataset
-        self._seq_len, self._batch_size = seq_len, batch_size
-        self._seed, self._shuffle = seed, shuffle
-        # A batch reads one epoch's order, or two where it crosses their border.
-        self._order = lru_cache(maxsize=2)(self._make_order)
-
-    def batch(self, step: int) -> Batch:
-        """What step `step`, counted from 0, reads."""
-        places = range(step * self._batch_size, (step + 1) * self._batch_size)
-        return _stack(self._dataset, [self._window(place) for place in places], self._seq_len)
+        first = step * self.batch_size
+        return self.rows(range(first + rank, first + self.batch_size, world_size))
 
     def epoch(self, step: int) -> float:
         """Epochs read before step `step`."""
-        return step * self._batch_size / self.num_windows
+        return step * self.batch_size / self.num_windows
 
     def step_at(self, epoch: float) -> int:
         """The first step before which `epoch` epochs have been read."""
-        guess = math.ceil(epoch * self.num_windows / self._batch_size)
-        # The product may be rounded across an integer, either way.
-        return next(step for step in (guess - 1, guess, guess + 1) if self.epoch(step) >= epoch)
-
-    def _window(self, place: int) -> int:
-        epoch, index = divmod(place, self.num_windows)
-        return int(self._order(epoch)[index]) if self._shuffle else index
-
-    def _make_order(self, epoch: int) -> Int64Array:
-        return np.random.default_rng((self._seed, epoch)).permutation(self.num_windows)
+        enough = math.ceil(Fraction(epoch) * self.num_windows / self.batch_size)
+        # An earlier step will do where its epochs, a rounded number, come out the same.
+        return bisect_left(range(enough), epoch, key=self.epoch)
 
 
-def sequential_batches(dataset: TokenDataset, *, seq_len: int, batch_size: int) -> Iterator[Batch]:
+class WindowSampler(Sampler):
+    """Every window of a dataset once an epoch, shuffled anew each epoch or in order.
+
+    Args:
+        dataset: Its preparation says how windows are cut.
+        seq_len: What the model reads, and so the length of a window unless the dataset has one.
+        batch_size: Rows of a step, over all processes.
+        seed: Of the order.
+        shuffle: Whether the order is random; the borders of mode stream move then, too.
+        document_mask: Whether batches have `documents`.
+        reset_positions: Whether batches have `positions`.
+
+    Raises:
+        DataError: The dataset has not one window.
+        ConfigError: Its windows are longer than `seq_len`.
+    """
+
+    def __init__(
+        self,
+        dataset: TokenDataset,
+        *,
+        seq_len: int,
+        batch_size: int,
+        seed: int,
+        shuffle: bool,
+        document_mask: bool = False,
+        reset_positions: bool = False,
+    ) -> None:
+        self._windows = make_windows(dataset, seq_len=seq_len, seed=seed, shuffle=shuffle)
+        super().__init__(num_windows=self._windows.count, batch_size=batch_size)
+        self.dataset, self.length = dataset, self._windows.length
+        self.document_mask, self.reset_positions = document_mask, reset_positions
+        self._seed, self._shuffle = seed, shuffle
+        self._has_fixed_width = dataset.windows.short == "pad"
+
+    def rows(self, places: Sequence[int]) -> Batch:
+        """The windows at `places` of the endless row, at least one, as rows in that order."""
+        spans = self.spans(places)
+        return self.read(spans, width=self.width(spans))
+
+    def spans(self, places: Sequence[int]) -> Spans:
+        """Where the windows at `places` lie in the dataset."""
+        turns = (divmod(place, self.num_windows) for place in places)
+        pieces = []
+        for epoch, group in groupby(turns, key=itemgetter(0)):
+            numbers = np.array([number for _, number in group], dtype=np.int64)
+            if self._shuffle:
+                numbers = permuted(numbers, self.num_windows, seed=self._seed, epoch=epoch)
+            pieces.append(self._windows.spans(numbers, epoch=epoch))
+        starts, lengths = zip(*pieces, strict=True)
+        return Spans(np.concatenate(starts), np.concatenate(lengths))
+
+    def width(self, spans: Spans) -> int:
+        """The width of a batch of these windows."""
+        return self.length if self._has_fixed_width else int(spans.lengths.max())
+
+    def read(self, spans: Spans, *, width: int) -> Batch:
+        """The windows `spans`, filled up to `width` where they are shorter."""
+        return _read(
+            self.dataset,
+            spans,
+            width=width,
+            document_mask=self.document_mask,
+            reset_positions=self.reset_positions,
+        )
+
+
+def sequential_batches(
+    dataset: TokenDataset,
+    *,
+    seq_len: int,
+    batch_size: int,
+    document_mask: bool = False,
+    reset_positions: bool = False,
+) -> Iterator[Batch]:
     """The whole dataset in order, every token but the first a target exactly once.
 
-    The last window may be shorter; it comes in a batch of its own.
+    The last window may be shorter; it comes in a batch of its own. A dataset in mode chunk, or
+    with a part of its windows held out, gives each of its windows once instead.
+
+    Raises:
+        DataError: There is no such window.
+        ConfigError: Its windows are longer than `seq_len`.
     """
-    windows, rest = divmod(max(len(dataset) - 1, 0), seq_len)
-    for first in range(0, windows, batch_size):
-        indices = list(range(first, min(first + batch_size, windows)))
-        yield _stack(dataset, indices, seq_len)
-    if rest > 0:
-        tokens = dataset.read(windows * seq_len, rest + 1)[np.newaxis]
-        yield Batch(tokens[:, :-1], tokens[:, 1:])
+    flags = {"document_mask": document_mask, "reset_positions": reset_positions}
+    has_own = dataset.windows.mode == "chunk" or "held_out" in dataset.manifest
+    if has_own:
+        sampler = WindowSampler(
+            dataset, seq_len=seq_len, batch_size=batch_size, seed=0, shuffle=False, **flags
+        )
+        for first in range(0, sampler.num_windows, batch_size):
+            yield sampler.rows(range(first, min(first + batch_size, sampler.num_windows)))
+        return
+    windows = StreamWindows(len(dataset), length=seq_len)
+    for first in range(0, windows.count, batch_size):
+        numbers = np.arange(first, min(first + batch_size, windows.count))
+        yield _read(dataset, windows.spans(numbers, epoch=0), width=seq_len, **flags)
+    read = windows.count * seq_len
+    if len(dataset) - 1 > read:
+        rest = Spans(np.array([read]), np.array([len(dataset) - 1 - read]))
+        yield _read(dataset, rest, width=len(dataset) - 1 - read, **flags)
 
 
-def _stack(dataset: TokenDataset, windows: list[int], seq_len: int) -> Batch:
-    tokens = np.stack([dataset.read(window * seq_len, seq_len + 1) for window in windows])
-    return Batch(tokens[:, :-1], tokens[:, 1:])
+def _read(
+    dataset: TokenDataset, spans: Spans, *, width: int, document_mask: bool, reset_positions: bool
+) -> Batch:
+    columns = np.arange(width)
+    real = columns < spans.lengths[:, np.newaxis]
+    if real.all():
+        tokens = dataset.read_many(spans.starts, width + 1)
+        batch = Batch(tokens[:, :-1], tokens[:, 1:])
+    else:
+        tokens = _read_within(dataset, spans.starts, width + 1)
+        fill = dataset.manifest.get("pad_id") or 0
+        batch = Batch(
+            np.where(real, tokens[:, :-1], fill),
+            np.where(real, tokens[:, 1:], fill),
+            real.astype(np.float32),
+        )
+    if not (document_mask or reset_positions):
+        return batch
+    begins = _document_begins(dataset.document_ends, spans, width)
+    if document_mask:
+        batch = batch._replace(documents=np.cumsum(begins, axis=1, dtype=np.int64) + ~real)
+    if reset_positions:
+        latest = np.maximum.accumulate(np.where(begins, columns, 0), axis=1)
+        batch = batch._replace(positions=np.where(real, columns - latest, 0))
+    return batch
+
+
+def _read_within(dataset: TokenDataset, starts: Int64Array, length: int) -> Int64Array:
+    """Tokens from `starts`, (B, length); any there are beyond the end of the dataset."""
+    span = min(length, len(dataset))
+    earlier = np.minimum(starts, len(dataset) - span)
+    tokens = dataset.read_many(earlier, span)
+    columns = np.arange(length) + (starts - earlier)[:, np.newaxis]
+    return np.take_along_axis(tokens, np.minimum(columns, span - 1), axis=1)
+
+
+def _document_begins(document_ends: npt.NDArray[np.uint64], spans: Spans, width: int) -> BoolArray:
+    """Where in its row a document begins, (B, T); the row's own start does not count."""
+    last_inputs = spans.starts + spans.lengths - 1
+    # Keys of the same type: NumPy would turn both into rounded floats otherwise.
+    first = np.searchsorted(document_ends, spans.starts.astype(np.uint64), side="right")
+    behind = np.searchsorted(document_ends, last_inputs.astype(np.uint64), side="right")
+    counts = behind - first
+    rows = np.repeat(np.arange(counts.size), counts)
+    nth = np.arange(rows.size) - np.repeat(np.cumsum(counts) - counts, counts)
+    ends = document_ends[np.repeat(first, counts) + nth].astype(np.int64)
+    begins = np.zeros((counts.size, width), dtype=np.bool_)
+    begins[rows, ends - spans.starts[rows]] = True
+    return begins

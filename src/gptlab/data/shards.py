@@ -1,7 +1,15 @@
-"""Tokens on disk: raw little-endian arrays with a manifest, read through a memory map.
+"""Tokens on disk: shards with a header each, the ends of the documents, and a manifest.
 
-A prepared dataset is a folder with `manifest.json` and `tokens-00000.bin`, `tokens-00001.bin`, ...
-Each shard is a plain array of uint16, or of uint32 where the vocabulary needs it, and nothing else.
+A prepared dataset is a folder:
+
+    manifest.json        what it is, and the files of tokens in their order
+    tokens-00000.bin     a header and the tokens, uint16, or uint32 where the vocabulary needs it
+    tokens-00001.bin     ...
+    documents.bin        a header and, for each document, the tokens up to and with its end, uint64
+    tokenizer/           the tokenizer that made it
+    dev/                 a dataset of what was held out, where something was
+
+`shard_files` says what a header is; `numpy.fromfile(path, dtype="<u2", offset=64)` skips it.
 """
 
 import hashlib
@@ -12,54 +20,26 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gptlab.errors import DataError
+from gptlab.config.preparation import WindowConfig
+from gptlab.data.shard_files import (
+    HEADER_BYTES,
+    VERSION,
+    digest_payload,
+    make_header,
+    read_header,
+)
+from gptlab.errors import ConfigError, DataError
 
 MANIFEST = "manifest.json"
+DOCUMENTS = "documents.bin"
+TOKENIZER = "tokenizer"
+DEV = "dev"
 FORMAT = "gptlab-tokens"
-VERSION = 1
 SHARD_TOKENS = 1 << 27
 _DTYPES: dict[str, np.dtype[Any]] = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}
+END_DTYPE: np.dtype[Any] = np.dtype("<u8")
 
 Int64Array = npt.NDArray[np.int64]
-
-
-class ShardWriter:
-    """Writes a stream of token ids into shards of at most `shard_tokens`."""
-
-    def __init__(self, folder: Path, *, vocab_size: int, shard_tokens: int = SHARD_TOKENS) -> None:
-        self._dtype_name = "uint16" if vocab_size <= 1 << 16 else "uint32"
-        self.shards: list[dict[str, Any]] = []
-        self._folder = folder
-        self._shard_tokens = shard_tokens
-
-    def write(self, ids: npt.ArrayLike) -> None:
-        """Append `ids`, (n,) integers, to the stream."""
-        tokens = np.asarray(ids, dtype=_DTYPES[self._dtype_name])
-        while tokens.size:
-            if not self.shards or self.shards[-1]["tokens"] == self._shard_tokens:
-                name = f"tokens-{len(self.shards):05d}.bin"
-                self.shards.append({"file": name, "tokens": 0})
-            shard = self.shards[-1]
-            piece = tokens[: self._shard_tokens - shard["tokens"]]
-            with (self._folder / shard["file"]).open("ab") as stream:
-                stream.write(piece.tobytes())
-            shard["tokens"] += piece.size
-            tokens = tokens[piece.size :]
-
-    def finish(self, **facts: Any) -> None:
-        """Write the manifest, with `facts` about the source in it."""
-        for shard in self.shards:
-            with (self._folder / shard["file"]).open("rb") as stream:
-                shard["sha256"] = hashlib.file_digest(stream, "sha256").hexdigest()
-        manifest = {
-            "format": FORMAT,
-            "version": VERSION,
-            "dtype": self._dtype_name,
-            "tokens": sum(shard["tokens"] for shard in self.shards),
-            **facts,
-            "shards": self.shards,
-        }
-        (self._folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
 
 
 class TokenDataset:
@@ -82,33 +62,115 @@ class TokenDataset:
                 f"({self.manifest['tokenizer'][:12]}, not {tokenizer[:12]}); "
                 "give the tokenizer it was made with, or prepare it again"
             )
-        dtype = _DTYPES[self.manifest["dtype"]]
-        self._shards = [_map(self.folder, shard, dtype) for shard in self.manifest["shards"]]
+        dtype, ends = _DTYPES[self.manifest["dtype"]], self.manifest["document_ends"]
+        shards = self.manifest["shards"]
+        self._shards = [_map(self.folder, shard, shard["tokens"], dtype) for shard in shards]
         self._starts = np.cumsum([0, *(len(shard) for shard in self._shards)])
+        self.document_ends: npt.NDArray[np.uint64] = _map(
+            self.folder, ends, ends["count"], END_DTYPE
+        )
+        if len(self) != (self.document_ends[-1] if ends["count"] else 0):
+            raise _damaged(self.folder / ends["file"], "its last document ends elsewhere")
 
     def __len__(self) -> int:
         """Number of tokens."""
         return int(self._starts[-1])
 
+    @property
+    def num_documents(self) -> int:
+        """Number of documents; `document_ends` has the tokens up to and with each one's end."""
+        return len(self.document_ends)
+
+    @property
+    def windows(self) -> WindowConfig:
+        """How training windows are to be cut from it."""
+        return WindowConfig(**self.manifest.get("windows", {}))
+
+    @property
+    def held_out(self) -> dict[str, Any] | None:
+        """Which windows are its own, where it shares its tokens with a held-out part."""
+        return self.manifest.get("held_out")
+
+    @property
+    def dev(self) -> Path | None:
+        """The dataset of what was held out for evaluation."""
+        return self.folder / DEV if is_dataset(self.folder / DEV) else None
+
+    @property
+    def tokenizer(self) -> Path | None:
+        """The folder of the tokenizer that made it, where it is kept with it."""
+        return self.folder / TOKENIZER if (self.folder / TOKENIZER).is_dir() else None
+
     def fingerprint(self) -> str:
-        """Hex digest of the tokens, as they were when they were written."""
-        digests = "".join(shard["sha256"] for shard in self.manifest["shards"])
-        return hashlib.sha256(digests.encode()).hexdigest()
+        """Hex digest of the tokens, as they were written, and of how windows are cut from them."""
+        files = [*self.manifest["shards"], self.manifest["document_ends"]]
+        content = [
+            self.manifest["dtype"],
+            [file["sha256"] for file in files],
+            self.windows.model_dump(),
+            self.held_out,
+        ]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def read(self, start: int, length: int) -> Int64Array:
-        """Tokens `start` to `start + length`, (length,) int64."""
-        first = int(np.searchsorted(self._starts, start, side="right")) - 1
-        pieces = []
-        for shard, begin in zip(self._shards[first:], self._starts[first:], strict=False):
-            pieces.append(shard[max(start - begin, 0) : start + length - begin])
-            if begin + len(shard) >= start + length:
-                break
-        return np.concatenate(pieces).astype(np.int64)
+        """Tokens `start` to `start + length`, (length,) int64.
+
+        Raises:
+            IndexError: They are not all in the dataset.
+        """
+        return self.read_many([start], length).reshape(length)
+
+    def read_many(self, starts: npt.ArrayLike, length: int) -> Int64Array:
+        """Windows of `length` tokens, (n, length) int64, from each of `starts`, (n,) integers.
+
+        Raises:
+            IndexError: One of them is not wholly in the dataset.
+        """
+        begins = np.asarray(starts, dtype=np.int64)
+        if begins.size:
+            self._check(int(begins.min()), int(begins.max()), length)
+        out = np.empty((len(begins), length), np.int64)
+        numbers = self._starts.searchsorted(begins, side="right") - 1
+        offsets = begins - self._starts[numbers]
+        for row, number, offset in zip(out, numbers.tolist(), offsets.tolist(), strict=True):
+            self._copy(number, offset, row)
+        return out
+
+    def verify(self) -> None:
+        """Read everything and hold it against the checksums.
+
+        Raises:
+            DataError: A file was changed; it is named.
+        """
+        for file in [*self.manifest["shards"], self.manifest["document_ends"]]:
+            path = self.folder / file["file"]
+            if digest_payload(path) != file["sha256"]:
+                raise _damaged(path, "its checksum is another")
+
+    def _check(self, first: int, last: int, length: int) -> None:
+        if first < 0 or length < 0 or last + length > len(self):
+            place = first if first < 0 else last
+            raise IndexError(
+                f"tokens {place} to {place + length} are not all in {self.folder}, "
+                f"which has {len(self)}"
+            )
+
+    def _copy(self, number: int, offset: int, out: Int64Array) -> None:
+        """Fill `out` with the tokens from `offset` in shard `number` on."""
+        done, length = 0, len(out)
+        while done < length:
+            piece = self._shards[number][offset : offset + length - done]
+            out[done : done + len(piece)] = piece
+            done, offset, number = done + len(piece), 0, number + 1
 
 
 def is_dataset(path: str | Path) -> bool:
     """Whether `path` is a folder with a manifest in it."""
     return (Path(path) / MANIFEST).is_file()
+
+
+def _damaged(path: Path, what: str) -> DataError:
+    return DataError(f"{path} is missing or damaged: {what}; prepare the data again")
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
@@ -133,25 +195,36 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
 
 def _is_complete(manifest: dict[str, Any]) -> bool:
     try:
-        shards = [(shard["file"], shard["tokens"]) for shard in manifest["shards"]]
-        texts = [manifest["tokenizer"], *(name for name, _ in shards)]
-        texts += [shard["sha256"] for shard in manifest["shards"]]
+        shards, ends = manifest["shards"], manifest["document_ends"]
+        texts = [manifest["tokenizer"], *(file["file"] for file in [*shards, ends])]
+        counts = [manifest[key] for key in ("tokens", "documents", "bytes", "characters")]
+        counts += [manifest["vocab_size"], ends["count"], *(shard["tokens"] for shard in shards)]
+        digests = [bytes.fromhex(file["sha256"]) for file in [*shards, ends]]
+        WindowConfig(**manifest.get("windows", {}))
         return (
             manifest["version"] == VERSION
             and manifest["dtype"] in _DTYPES
+            and isinstance(manifest.get("held_out"), dict | None)
             and all(isinstance(text, str) for text in texts)
-            and all(isinstance(tokens, int) for _, tokens in shards)
+            and all(type(count) is int and count >= 0 for count in counts)
+            and all(len(digest) == 32 for digest in digests)
+            and manifest["tokens"] == sum(shard["tokens"] for shard in shards)
+            and manifest["documents"] == ends["count"]
         )
-    except (KeyError, TypeError):
+    except (KeyError, TypeError, ValueError, ConfigError):
         return False
 
 
-def _map(folder: Path, shard: dict[str, Any], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    path = folder / shard["file"]
-    size = path.stat().st_size if path.is_file() else -1
-    if size != shard["tokens"] * dtype.itemsize:
-        raise DataError(
-            f"{path} is missing or damaged: {max(size, 0)} bytes, "
-            f"not {shard['tokens'] * dtype.itemsize}; prepare the data again"
-        )
-    return np.memmap(path, dtype=dtype, mode="r")
+def _map(folder: Path, file: dict[str, Any], count: int, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    path = folder / file["file"]
+    size = path.stat().st_size if path.is_file() else 0
+    expected = HEADER_BYTES + count * dtype.itemsize
+    if size != expected:
+        raise _damaged(path, f"{size} bytes, not {expected}")
+    header = make_header(width=dtype.itemsize, count=count, sha256=file["sha256"])
+    if read_header(path) != header:
+        raise _damaged(path, "its header does not fit the manifest")
+    # A plain view: each slice of a memmap would take several times as long.
+    return np.memmap(path, dtype=dtype, mode="r", offset=HEADER_BYTES, shape=(count,)).view(
+        np.ndarray
+    )

@@ -3,12 +3,10 @@
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
 
 from gptlab.errors import BackendError
 from gptlab.model import GPT
-
-Forward = Callable[[Tensor], Tensor]
+from gptlab.training.losses import Forward
 
 
 def choose_forward(

@@ -8,13 +8,14 @@ import torch
 from gptlab.data import TokenDataset, sequential_batches
 from gptlab.errors import DataError
 from gptlab.model import GPT
-from gptlab.training.losses import cross_entropy
+from gptlab.training.loader import DeviceBatch
+from gptlab.training.losses import batch_loss
 from gptlab.training.precision import Arithmetic
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Quality over a whole dataset."""
+    """Quality over whole datasets."""
 
     loss: float
     """Mean -log p in nats per token."""
@@ -22,40 +23,84 @@ class Evaluation:
     bits_per_byte: float
     nats_per_character: float
     tokens: int
-    """Tokens predicted: all but the first."""
+    """Tokens predicted: all but the first of a dataset, or of each window of its own."""
 
 
 def evaluate(
-    model: GPT, dataset: TokenDataset, *, batch_size: int, arithmetic: Arithmetic
+    model: GPT,
+    *datasets: TokenDataset,
+    batch_size: int,
+    arithmetic: Arithmetic,
+    document_mask: bool = False,
+    reset_positions: bool = False,
 ) -> Evaluation:
-    """Predict every token but the first, in windows of the model's seq_len read in order.
+    """Predict every token but the first of each dataset, in windows of the model's seq_len.
 
+    The windows are read in order; a dataset that says how windows are cut from it has its own.
     Uses no random numbers and leaves the model as it was, so it can't change a training run.
 
+    Args:
+        model: What is evaluated.
+        datasets: One after another; their losses, bytes and characters add up.
+        batch_size: Windows to read at once.
+        arithmetic: How to compute, and on which device.
+        document_mask: Keep the documents of a window apart, as in training.
+        reset_positions: Count positions from each document's start, as in training.
+
     Raises:
-        DataError: The dataset has fewer than two tokens.
+        DataError: There is no token to predict.
     """
-    if len(dataset) < 2:
-        raise DataError(f"the evaluation text has {len(dataset)} tokens, but it takes at least 2")
     was_training = model.training
     model.eval()
-    total, count = 0.0, 0
-    with torch.no_grad():
-        for inputs, targets in sequential_batches(
-            dataset, seq_len=model.config.seq_len, batch_size=batch_size
-        ):
-            tokens = torch.from_numpy(inputs).to(arithmetic.device)
-            with arithmetic.autocast():
-                logits = model(tokens)
-            nats, _ = cross_entropy(logits, torch.from_numpy(targets).to(arithmetic.device))
-            total += nats.item()
-            count += targets.size
-    model.train(was_training)
+    total = count = size = characters = 0.0
+    try:
+        for dataset in datasets:
+            nats, weight = _sums(
+                model, dataset, batch_size, arithmetic, document_mask, reset_positions
+            )
+            total, count = total + nats, count + weight
+            # Where windows leave tokens out or share some, so much of the text was predicted.
+            share = weight / max(1, len(dataset) - 1)
+            size += share * dataset.manifest["bytes"]
+            characters += share * dataset.manifest["characters"]
+    finally:
+        model.train(was_training)
+    if not count:
+        tokens = sum(map(len, datasets))
+        raise DataError(
+            f"the evaluation text has {tokens} tokens, but it takes at least 2 in a window; give "
+            "a longer one"
+        )
     loss = total / count
     return Evaluation(
         loss=loss,
         perplexity=math.exp(min(loss, 700.0)),
-        bits_per_byte=total / math.log(2) / dataset.manifest["bytes"],
-        nats_per_character=total / dataset.manifest["characters"],
-        tokens=count,
+        bits_per_byte=total / math.log(2) / size,
+        nats_per_character=total / characters,
+        tokens=round(count),
     )
+
+
+def _sums(
+    model: GPT,
+    dataset: TokenDataset,
+    batch_size: int,
+    arithmetic: Arithmetic,
+    document_mask: bool,
+    reset_positions: bool,
+) -> tuple[float, float]:
+    """Loss in nats over `dataset`, and the weight of its tokens."""
+    total = count = 0.0
+    batches = sequential_batches(
+        dataset,
+        seq_len=model.config.seq_len,
+        batch_size=batch_size,
+        document_mask=document_mask,
+        reset_positions=reset_positions,
+    )
+    with torch.no_grad():
+        for arrays in batches:
+            batch = DeviceBatch.of(arrays).each(lambda part: part.to(arithmetic.device))
+            nats, weight = batch_loss(model, batch, arithmetic=arithmetic)
+            total, count = total + nats.item(), count + weight.item()
+    return total, count

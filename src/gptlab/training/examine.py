@@ -41,9 +41,11 @@ def examine(session: Session) -> tuple[Evaluation, bool]:
     """
     evaluation = evaluate(
         session.model,
-        session.inputs.evaluation,
+        *session.inputs.evaluation,
         batch_size=session.config.batch_size,
         arithmetic=session.arithmetic,
+        document_mask=session.config.document_mask,
+        reset_positions=session.config.reset_positions,
     )
     if not math.isfinite(evaluation.loss):
         raise diverged(evaluation.loss, session.state.step)
@@ -72,7 +74,7 @@ def _report(session: Session, evaluation: Evaluation, is_best: bool) -> str:
 
 def _sample(session: Session) -> str:
     """The beginning of the evaluation text, and how the model goes on."""
-    tokenizer, dataset = session.inputs.tokenizer, session.inputs.evaluation
+    tokenizer, dataset = session.inputs.tokenizer, session.inputs.evaluation[0]
     length = min(_PROMPT_TOKENS, session.config.seq_len - 1, len(dataset))
     prompt = tokenizer.decode(dataset.read(0, length).tolist())
     sampling = SamplingConfig(

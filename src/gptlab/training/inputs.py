@@ -4,32 +4,44 @@ import hashlib
 import os
 import shutil
 import sys
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from fractions import Fraction
+from itertools import chain
+from operator import itemgetter
 from pathlib import Path
 
 from gptlab.config import TrainConfig
 from gptlab.config.training import AUTO, TOY_EVAL, TOY_TOKENIZER, TOY_TRAIN
-from gptlab.corpus import Corpus, open_corpus
+from gptlab.corpus import Corpus
 from gptlab.data import TokenDataset, prepare_cached, toy
-from gptlab.data.shards import is_dataset
 from gptlab.errors import ConfigError, DataError
 from gptlab.tokenizer import BPETokenizer, Tokenizer, load_tokenizer, train_bpe
+from gptlab.training.sources import Data, Say, Source, open_data, open_sources, weighted_paths
 
 TOY_VOCAB_SIZE = 384
 _CACHE = ".cache"
 
-Say = Callable[[str], None]
+
+@dataclass(frozen=True)
+class TrainingData:
+    """The tokens of one source."""
+
+    name: str
+    dataset: TokenDataset
+    weight: Fraction | None
+    """Of its windows among those of all sources; None for their number."""
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """A tokenizer and two datasets made with it."""
+    """A tokenizer and datasets made with it."""
 
     tokenizer: Tokenizer
-    train: TokenDataset
-    evaluation: TokenDataset
+    train: tuple[TrainingData, ...]
+    evaluation: tuple[TokenDataset, ...]
+    seq_len: int
+    """The run's, or the length of the datasets' own windows if the user gave none."""
     floor: float | None
     """The evaluation text's true -log p in nats per character, where its grammar is known."""
 
@@ -43,33 +55,36 @@ def load_inputs(config: TrainConfig, *, saved: Tokenizer | None, say: Say) -> In
         say: Told, a line each, what was made that the user did not name.
 
     Raises:
-        DataError, TokenizerError, ConfigError: Something is missing or does not fit.
+        DataError, TokenizerError, ConfigError: Something is missing, damaged, or does not fit.
     """
     write_shipped_data(config, say)
     cache = Path(config.runs_dir) / _CACHE
-    train, evaluation = _open_data(config, say)
-    tokenizer = saved or _open_tokenizer(config, train, cache, say)
-    datasets = [
-        TokenDataset(part, tokenizer=tokenizer.fingerprint())
-        if isinstance(part, Path)
-        else prepare_cached(
-            part,
-            tokenizer,
-            cache=cache,
-            dropout=dropout,
-            seed=config.seed,
-            progress=not config.quiet,
+    sources = open_sources(config, say)
+    _require_texts_for_dropout(config, sources)
+    evaluation = [source.evaluation for source in sources if source.evaluation is not None]
+    if config.eval_data != AUTO:
+        evaluation = [open_data([config.eval_data], config, say)]
+    tokenizer = saved or _open_tokenizer(config, sources, cache, say)
+    train = tuple(
+        TrainingData(
+            source.name,
+            _tokens(source.train, tokenizer, config, dropout=config.bpe_dropout),
+            source.weight,
         )
-        for part, dropout in ((train, config.bpe_dropout), (evaluation, 0.0))
-    ]
-    if len(datasets[1]) < 2:
+        for source in sources
+    )
+    held_out = tuple(_tokens(part, tokenizer, config, dropout=0.0) for part in evaluation)
+    if all(len(dataset) < 2 for dataset in held_out):
         raise DataError("the evaluation text is a single token; give a longer --eval_data")
-    return Inputs(tokenizer, datasets[0], datasets[1], _floor(evaluation, datasets[1]))
+    seq_len = _seq_len(config, [*(data.dataset for data in train), *held_out])
+    floor = _floor(evaluation[0], held_out[0]) if len(evaluation) == 1 else None
+    return Inputs(tokenizer, train, held_out, seq_len, floor)
 
 
 def write_shipped_data(config: TrainConfig, say: Say) -> None:
     """Write the shipped stories and their tokenizer where the defaults look, if not there yet."""
-    named = {config.train_data, config.eval_data, config.tokenizer}
+    named = {path for path, _ in weighted_paths(config.train_data)}
+    named |= {config.eval_data, config.tokenizer}
     if not all(Path(path).exists() for path in named & {TOY_TRAIN, TOY_EVAL}):
         train, evaluation = toy.write_toy_corpus(Path(TOY_TRAIN).parent)
         say(f"wrote the shipped stories: {train}, {evaluation}")
@@ -80,67 +95,107 @@ def write_shipped_data(config: TrainConfig, say: Say) -> None:
         say(f"wrote the stories' tokenizer: {TOY_TOKENIZER}")
 
 
-def _open_data(config: TrainConfig, say: Say) -> tuple[Corpus | Path, Corpus | Path]:
-    train = _open(config.train_data, say)
-    if isinstance(train, Path) and config.bpe_dropout:
+def _require_texts_for_dropout(config: TrainConfig, sources: list[Source]) -> None:
+    for source in sources:
+        if config.bpe_dropout and isinstance(source.train, TokenDataset):
+            raise ConfigError(
+                f"{source.name} is prepared already, so that bpe_dropout {config.bpe_dropout} "
+                "comes too late; give its text, or leave bpe_dropout out"
+            )
+
+
+def _tokens(
+    data: Data, tokenizer: Tokenizer, config: TrainConfig, *, dropout: float
+) -> TokenDataset:
+    """The tokens of `data`, encoded now or found whole where they were prepared."""
+    if isinstance(data, TokenDataset):
+        dataset = TokenDataset(data.folder, tokenizer=tokenizer.fingerprint())
+        dataset.verify()
+        return dataset
+    return prepare_cached(
+        data,
+        tokenizer,
+        cache=Path(config.runs_dir) / _CACHE,
+        dropout=dropout,
+        seed=config.seed,
+        progress=_shows_progress(config),
+    )
+
+
+def _seq_len(config: TrainConfig, datasets: list[TokenDataset]) -> int:
+    """The run's seq_len, which the longest windows of a dataset decide unless the user did."""
+    own = [
+        (length, dataset.folder)
+        for dataset in datasets
+        if (length := dataset.windows.length) is not None
+    ]
+    if not own:
+        return config.seq_len
+    length, folder = max(own, key=itemgetter(0))
+    if "seq_len" not in config.model_fields_set:
+        return length
+    if config.seq_len < length:
         raise ConfigError(
-            f"{train} is prepared already, so that bpe_dropout {config.bpe_dropout} comes too "
-            "late; give its text, or leave bpe_dropout out"
+            f"the windows of {folder} have {length} tokens, but seq_len is {config.seq_len}; "
+            f"write --seq_len {length}"
         )
-    if config.eval_data != AUTO:
-        return train, _open(config.eval_data, say)
-    if isinstance(train, Path):
-        raise ConfigError(f"{train} is prepared already and can't be split; write --eval_data")
-    kept, held_out = train.split(config.dev_size)
-    if len(train.files) > 1:
-        what = f"{len(held_out.files)} of {len(train.files)} files"
-    elif train.is_one_text:
-        what = f"the last {config.dev_size:.0%}"
+    return config.seq_len
+
+
+def _open_tokenizer(config: TrainConfig, sources: list[Source], cache: Path, say: Say) -> Tokenizer:
+    prepared = [source.train for source in sources if isinstance(source.train, TokenDataset)]
+    texts = [source.train for source in sources if isinstance(source.train, Corpus)]
+    if config.tokenizer != AUTO:
+        kind = None if config.tokenizer_type == "default" else config.tokenizer_type
+        name, tokenizer = config.tokenizer, load_tokenizer(config.tokenizer, kind=kind)
+    elif prepared:
+        name = str(_saved_tokenizer(prepared))
+        tokenizer = load_tokenizer(name)
     else:
-        what = f"about {config.dev_size:.0%} of the documents"
-    say(f"evaluation text: {what} of {train.root}, held out (--eval_data names another)")
-    return kept, held_out
-
-
-def _open(path: str, say: Say) -> Corpus | Path:
-    if is_dataset(path):
-        return Path(path)
-    corpus = open_corpus(path)
-    if corpus.skipped:
-        say(
-            f"left out: {corpus.skipped} file(s) under {path} that are binary, damaged or not UTF-8"
-        )
-    return corpus
-
-
-def _open_tokenizer(config: TrainConfig, train: Corpus | Path, cache: Path, say: Say) -> Tokenizer:
-    if config.tokenizer == AUTO:
-        if isinstance(train, Path):
-            raise ConfigError(f"{train} is prepared already; name its tokenizer with --tokenizer")
-        return _own_tokenizer(train, config, cache, say)
-    kind = None if config.tokenizer_type == "default" else config.tokenizer_type
-    tokenizer = load_tokenizer(config.tokenizer, kind=kind)
+        return _own_tokenizer(texts, config, cache, say)
     if "vocab_size" in config.model_fields_set and config.vocab_size != tokenizer.vocab_size:
         raise ConfigError(
-            f"tokenizer {config.tokenizer} has {tokenizer.vocab_size} tokens, but the vocabulary "
+            f"tokenizer {name} has {tokenizer.vocab_size} tokens, but the vocabulary "
             f"is {config.vocab_size}; write --tgt_vocab_size {tokenizer.vocab_size}"
         )
     return tokenizer
 
 
-def _own_tokenizer(train: Corpus, config: TrainConfig, cache: Path, say: Say) -> Tokenizer:
-    key = f"{train.fingerprint()} {config.vocab_size}"
+def _saved_tokenizer(prepared: list[TokenDataset]) -> Path:
+    """The folder of the tokenizer that made all of the datasets."""
+    first = prepared[0]
+    for other in prepared:
+        if other.manifest["tokenizer"] != first.manifest["tokenizer"]:
+            raise DataError(
+                f"{first.folder} and {other.folder} were prepared with different tokenizers; "
+                "prepare them with the same one"
+            )
+    folders = [dataset.tokenizer for dataset in prepared if dataset.tokenizer is not None]
+    if not folders:
+        raise ConfigError(
+            f"{first.folder} is prepared already, without its tokenizer; name that with --tokenizer"
+        )
+    return folders[0]
+
+
+def _own_tokenizer(texts: list[Corpus], config: TrainConfig, cache: Path, say: Say) -> Tokenizer:
+    content = " ".join(text.fingerprint() for text in texts)
+    key = f"{content} {config.vocab_size}"
     folder = cache / f"tokenizer-{hashlib.sha256(key.encode()).hexdigest()[:20]}"
     if folder.exists():
         return BPETokenizer.load(folder)
     tokenizer = train_bpe(
-        texts=train.streams(),
+        texts=chain.from_iterable(text.streams() for text in texts),
         vocab_size=config.vocab_size,
-        progress=sys.stderr.isatty() and not config.quiet,
+        progress=_shows_progress(config),
     )
     _save_whole(tokenizer, folder)
     say(f"trained a tokenizer of {tokenizer.vocab_size} tokens (--tokenizer names another)")
     return tokenizer
+
+
+def _shows_progress(config: TrainConfig) -> bool:
+    return sys.stderr.isatty() and not config.quiet
 
 
 def _save_whole(tokenizer: Tokenizer, folder: Path) -> None:
@@ -156,9 +211,9 @@ def _save_whole(tokenizer: Tokenizer, folder: Path) -> None:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _floor(evaluation: Corpus | Path, dataset: TokenDataset) -> float | None:
+def _floor(evaluation: Data, dataset: TokenDataset) -> float | None:
     """Nats per character of the shipped kind of stories, else None."""
-    if isinstance(evaluation, Path) or not evaluation.is_one_text:
+    if isinstance(evaluation, TokenDataset) or not evaluation.is_one_text:
         return None
     beginning = next(next(evaluation.streams()))
     if toy.log_likelihood(beginning.partition(toy.SEPARATOR)[0]) is None:

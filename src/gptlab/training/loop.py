@@ -63,7 +63,7 @@ def train(config: TrainConfig) -> TrainResult:
         total=total_steps, initial=state.step, unit="step", disable=config.quiet, leave=False
     )
     recorder = Recorder(session)
-    with Interrupt() as interrupt, closing(metrics), bar:
+    with Interrupt() as interrupt, closing(metrics), closing(session.loader), bar:
         while not is_over(session) and not interrupt.requested:
             recorder.count(*train_step(session, forward))
             bar.update()

@@ -3,10 +3,29 @@
 Letters: B batch, T length, V vocabulary.
 """
 
+from collections.abc import Callable
+
 import torch.nn.functional as F
 from torch import Tensor
 
 from gptlab.errors import TrainingError
+from gptlab.training.loader import DeviceBatch
+from gptlab.training.precision import Arithmetic
+
+Forward = Callable[..., Tensor]
+"""A model, or what a compiler made of it: called as `GPT.forward`."""
+
+
+def batch_loss(
+    forward: Forward, batch: DeviceBatch, *, arithmetic: Arithmetic
+) -> tuple[Tensor, Tensor]:
+    """What training minimises and evaluation measures: the loss of a batch as a sum, its weight.
+
+    Both are float32 scalars on the batch's device.
+    """
+    with arithmetic.autocast():
+        logits_BTV = forward(batch.inputs, documents=batch.documents, positions=batch.positions)
+    return cross_entropy(logits_BTV, batch.targets, weights_BT=batch.weights)
 
 
 def cross_entropy(

@@ -6,8 +6,7 @@ import time
 import torch
 
 from gptlab.config import TrainConfig
-from gptlab.training.compiling import Forward
-from gptlab.training.losses import cross_entropy
+from gptlab.training.losses import Forward, batch_loss
 from gptlab.training.session import Session
 
 # A forward pass is about a third of a training step's work.
@@ -16,13 +15,11 @@ _EVALUATION_SHARE = 1 / 3
 
 def probe(session: Session, forward: Forward) -> float:
     """Seconds of a training step, from two that leave no trace."""
-    inputs, targets = session.batch(0)
+    batch = session.batch(0)
     seconds = 0.0
     for _ in range(2):
         start = time.perf_counter()
-        with session.arithmetic.autocast():
-            logits = forward(inputs)
-        loss, weight = cross_entropy(logits, targets)
+        loss, weight = batch_loss(forward, batch, arithmetic=session.arithmetic)
         (loss / weight).backward()  # type: ignore[no-untyped-call]
         loss.item()
         session.model.zero_grad(set_to_none=True)
@@ -32,23 +29,23 @@ def probe(session: Session, forward: Forward) -> float:
 
 def describe(session: Session, step_seconds: float) -> str:
     """The plan as a few lines for the user."""
-    config, model, inputs = session.config, session.model, session.inputs
-    parameters, tokens = model.num_parameters(), len(inputs.train)
+    config, model = session.config, session.model
+    parameters, tokens = model.num_parameters(), _different_tokens(session)
     steps = max(0, session.total_steps - session.state.step)
     more = f" more, to {session.total_steps:,}," if session.state.step else ""
-    read = session.total_steps * config.batch_size * config.seq_len
+    read = session.total_steps * session.tokens_per_step
     kind = f"{config.num_layers} layers, width {config.embed_dim}, {config.n_heads} heads"
     lines = [
         f"model    {parameters:,} parameters: {kind}, vocabulary {config.vocab_size:,}",
-        f"data     {tokens:,} training tokens, {len(inputs.evaluation):,} evaluation tokens",
-        f"steps    {steps:,}{more} of {config.batch_size} x {config.seq_len} tokens = "
+        f"data     {_data(session)}",
+        f"steps    {steps:,}{more} of {config.batch_size} x {_length(session)} tokens = "
         f"{session.sampler.epoch(session.total_steps):.3g} epochs{_early_ending(config)}",
         f"ratio    {read / parameters:.3g} tokens read per parameter, "
         f"{tokens / parameters:.3g} of them different",
         f"device   {session.arithmetic}",
         f"memory   about {_memory(session) / 2**30:.1f} GiB",
         f"time     about {_duration(_total_seconds(session, step_seconds, steps))}"
-        f" at {config.batch_size * config.seq_len / step_seconds:,.0f} tokens/s",
+        f" at {session.tokens_per_step / step_seconds:,.0f} tokens/s",
         f"output   {session.folder}",
     ]
     if tokens < parameters:
@@ -57,6 +54,41 @@ def describe(session: Session, step_seconds: float) -> str:
             "text by heart, so watch the evaluation loss"
         )
     return "\n".join(lines)
+
+
+def _data(session: Session) -> str:
+    inputs, samplers = session.inputs, [sampler for sampler, _ in session.mixture]
+    tokens = sum(len(data.dataset) for data in inputs.train)
+    what = f"{tokens:,} training tokens, {_evaluation_tokens(session):,} evaluation tokens"
+    if any(sampler.dataset.windows.length is not None for sampler in samplers):
+        windows = sum(sampler.num_windows for sampler in samplers)
+        what = f"{windows:,} windows of {_length(session)} in {what}"
+    if len(samplers) == 1:
+        return what
+    total = sum(weight for _, weight in session.mixture)
+    shares = [
+        f"{data.name} {float(100 * weight / total):.3g}%"
+        for data, (_, weight) in zip(inputs.train, session.mixture, strict=True)
+    ]
+    return f"{', '.join(shares)}: {what}"
+
+
+def _length(session: Session) -> int:
+    return session.mixture[0][0].length
+
+
+def _evaluation_tokens(session: Session) -> int:
+    return sum(map(len, session.inputs.evaluation))
+
+
+def _different_tokens(session: Session) -> int:
+    """Tokens in the training windows, each counted once; those that no window has do not count."""
+    return sum(
+        len(sampler.dataset)
+        if sampler.dataset.windows.length is None
+        else min(len(sampler.dataset), sampler.num_windows * sampler.length)
+        for sampler, _ in session.mixture
+    )
 
 
 def _early_ending(config: TrainConfig) -> str:
@@ -75,7 +107,7 @@ def _total_seconds(session: Session, step_seconds: float, steps: int) -> float:
         evaluations += steps // config.eval_steps
     elif config.eval_strategy == "epoch":
         evaluations += round(session.sampler.epoch(steps))
-    batches = len(session.inputs.evaluation) / (config.batch_size * config.seq_len)
+    batches = _evaluation_tokens(session) / (config.batch_size * config.seq_len)
     seconds = step_seconds * (steps + evaluations * batches * _EVALUATION_SHARE)
     if config.max_minutes is None:
         return seconds

@@ -47,8 +47,8 @@ class Recorder:
 
     def training_record(self) -> dict[str, Any]:
         """The steps since the last such record."""
-        state, config = self._session.state, self._session.config
-        tokens = self._interval_steps * config.batch_size * config.seq_len
+        state = self._session.state
+        tokens = self._interval_steps * self._session.tokens_per_step
         self._speed = tokens / (time.perf_counter() - self._interval_start)
         record = self._record("train", state.loss_sum / state.loss_weight)
         state.loss_sum = state.loss_weight = 0.0
@@ -72,14 +72,14 @@ class Recorder:
 
     def _record(self, split: str, loss: float) -> dict[str, Any]:
         session = self._session
-        state, config = session.state, session.config
+        state = session.state
         return {
             "step": state.step,
             "split": split,
             "loss": loss,
             "learning_rate": learning_rate(session, state.step - 1),
             "epoch": session.sampler.epoch(state.step),
-            "tokens": state.step * config.batch_size * config.seq_len,
+            "tokens": state.step * session.tokens_per_step,
             "tokens_per_second": round(self._speed, 1),
             "elapsed_seconds": round(state.elapsed_seconds, 3),
         }

@@ -22,6 +22,7 @@ from gptlab.config import TrainConfig
 from gptlab.config.training import AUTO
 from gptlab.errors import ConfigError
 from gptlab.training.files import replace_text
+from gptlab.training.sources import weighted_paths
 
 CONFIG = "config.json"
 BEST = "best"
@@ -91,7 +92,7 @@ def continued(config: TrainConfig, folder: Path) -> TrainConfig:
     saved = TrainConfig(**settings)
     given = {name: getattr(config, name) for name in config.model_fields_set}
     differing = [
-        f"{name} ({getattr(saved, name)}, not {value})"
+        f"{name} ({_shown(getattr(saved, name))}, not {_shown(value)})"
         for name, value in given.items()
         if not _agrees(name, value, saved)
     ]
@@ -189,8 +190,15 @@ def _agrees(name: str, value: object, saved: TrainConfig) -> bool:
     return name in MAY_CHANGE or value == getattr(saved, name)
 
 
+def _shown(value: object) -> str:
+    return " ".join(value) if isinstance(value, tuple) else str(value)
+
+
 def _unnamed(runs: Path, config: TrainConfig) -> Path:
-    stem = re.sub(r"[^\w.+-]+", "_", Path(config.train_data).resolve().stem).lstrip(".+-") or "run"
+    paths = [Path(path) for path, _ in weighted_paths(config.train_data)]
+    others = f"_and_{len(paths) - 1}_more" if len(paths) > 1 else ""
+    name = paths[0].resolve().stem
+    stem = (re.sub(r"[^\w.+-]+", "_", name).lstrip(".+-") or "run") + others
     pattern = re.compile(re.escape(stem) + r"(-\d+)?")
     taken = [path for path in runs.glob(f"{stem}*") if pattern.fullmatch(path.name)]
     runs_taken = [path for path in taken if _is_run(path)]

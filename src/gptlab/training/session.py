@@ -1,27 +1,36 @@
 """Everything that a run holds while it trains, built from its settings."""
 
+import hashlib
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from gptlab.checkpoint import load_model, verify
 from gptlab.config import DatasetConfig, ModelConfig, OptimizerConfig, TrainConfig
 from gptlab.config.training import AUTO
-from gptlab.data import WindowSampler
+from gptlab.data import TokenDataset, WindowSampler
+from gptlab.data.mixture import MixedSampler
+from gptlab.data.sampler import Sampler
 from gptlab.errors import ConfigError
 from gptlab.model import GPT
 from gptlab.tokenizer import load_tokenizer
-from gptlab.training.inputs import Inputs, Say, load_inputs
+from gptlab.training.inputs import Inputs, load_inputs
+from gptlab.training.loader import BatchLoader, DeviceBatch
 from gptlab.training.metrics import summary_writer
 from gptlab.training.optimizers import make_optimizer
 from gptlab.training.precision import Arithmetic, choose_arithmetic
 from gptlab.training.run_folder import choose_run, continued, has_settings, resumable_checkpoint
+from gptlab.training.sources import Say
 from gptlab.training.state import TrainState, restore_state
+
+Mixture = tuple[tuple[WindowSampler, Fraction], ...]
+"""A sampler for each source of training data, and its weight among them."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +40,9 @@ class Session:
     config: TrainConfig
     folder: Path
     inputs: Inputs
-    sampler: WindowSampler
+    mixture: Mixture
+    sampler: Sampler
+    loader: BatchLoader
     arithmetic: Arithmetic
     model: GPT
     optimizer: torch.optim.Optimizer
@@ -39,11 +50,14 @@ class Session:
     state: TrainState
     total_steps: int
 
-    def batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """Inputs and targets of `step` on the device, (B, T) int64 each."""
-        batch = self.sampler.batch(step)
-        device = self.arithmetic.device
-        return torch.from_numpy(batch.inputs).to(device), torch.from_numpy(batch.targets).to(device)
+    @property
+    def tokens_per_step(self) -> int:
+        """What a step reads, short windows counted as full ones."""
+        return self.config.batch_size * self.mixture[0][0].length
+
+    def batch(self, step: int) -> DeviceBatch:
+        """What `step` reads, on the device."""
+        return self.loader.batch(step)
 
     def crossed_epochs(self, number: int) -> bool:
         """Whether the step just made completed a further `number` epochs."""
@@ -85,18 +99,20 @@ def open_session(config: TrainConfig) -> Session:
     inputs = load_inputs(config, saved=saved_tokenizer, say=tell)
     config = config.replace(
         vocab_size=inputs.tokenizer.vocab_size,
+        seq_len=inputs.seq_len,
         experiment_name=folder.name,
         precision=arithmetic.precision,
     )
-    dataset = config.part(DatasetConfig)
-    sampler = WindowSampler(inputs.train, seq_len=config.seq_len, **dataset.model_dump())
+    mixture = _make_mixture(config, inputs)
+    sampler = mixture[0][0] if len(mixture) == 1 else MixedSampler(mixture)
     if checkpoint is None:
         model = GPT(config.part(ModelConfig), seed=config.seed).to(arithmetic.device)
     else:
         model = load_model(checkpoint, device=arithmetic.device, attention=config.attention)
     optimizer = make_optimizer(model, config.part(OptimizerConfig))
     scaler = arithmetic.scaler()
-    state = TrainState(texts=[inputs.train.fingerprint(), inputs.evaluation.fingerprint()])
+    train = [data.dataset for data in inputs.train]
+    state = TrainState(texts=[_fingerprint(train), _fingerprint(inputs.evaluation)])
     if checkpoint is not None:
         fresh, state = state, restore_state(checkpoint, model, optimizer, scaler)
         _require_same_text(fresh, state, config, checkpoint)
@@ -108,7 +124,9 @@ def open_session(config: TrainConfig) -> Session:
         config=config,
         folder=folder,
         inputs=inputs,
+        mixture=mixture,
         sampler=sampler,
+        loader=BatchLoader(sampler, device=arithmetic.device),
         arithmetic=arithmetic,
         model=model,
         optimizer=optimizer,
@@ -118,14 +136,31 @@ def open_session(config: TrainConfig) -> Session:
     )
 
 
+def _make_mixture(config: TrainConfig, inputs: Inputs) -> Mixture:
+    settings = config.part(DatasetConfig).model_dump()
+    mixture = []
+    for data in inputs.train:
+        sampler = WindowSampler(data.dataset, seq_len=config.seq_len, **settings)
+        # By the number of its windows, each of them comes as often as if all were one text.
+        weight = Fraction(sampler.num_windows) if data.weight is None else data.weight
+        mixture.append((sampler, weight))
+    return tuple(mixture)
+
+
+def _fingerprint(datasets: Sequence[TokenDataset]) -> str:
+    digests = [dataset.fingerprint() for dataset in datasets]
+    if len(digests) == 1:
+        return digests[0]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
 def _require_same_text(
     now: TrainState, then: TrainState, config: TrainConfig, checkpoint: Path
 ) -> None:
-    for name, digest, former in zip(
-        (config.train_data, config.eval_data), now.texts, then.texts, strict=True
-    ):
+    train = " ".join(config.train_data)
+    for name, digest, former in zip((train, config.eval_data), now.texts, then.texts, strict=True):
         if digest != former:
-            which = f"the evaluation part of {config.train_data}" if name == AUTO else name
+            which = f"the evaluation part of {train}" if name == AUTO else name
             raise ConfigError(
                 f"{which} has changed since {checkpoint} was saved; put the former text back, "
                 "or write another --experiment_name"

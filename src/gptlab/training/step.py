@@ -5,8 +5,7 @@ import torch
 from torch import Tensor
 
 from gptlab.config import OptimizerConfig
-from gptlab.training.compiling import Forward
-from gptlab.training.losses import cross_entropy
+from gptlab.training.losses import Forward, batch_loss
 from gptlab.training.schedules import warmup_cosine
 from gptlab.training.session import Session
 
@@ -19,10 +18,8 @@ def train_step(session: Session, forward: Forward) -> tuple[Tensor, Tensor]:
         torch.manual_seed(_dropout_seed(config.seed, state.step))
     for group in optimizer.param_groups:
         group["lr"] = learning_rate(session, state.step)
-    inputs, targets = session.batch(state.step)
-    with session.arithmetic.autocast():
-        logits = forward(inputs)
-    loss, weight = cross_entropy(logits, targets)
+    batch = session.batch(state.step)
+    loss, weight = batch_loss(forward, batch, arithmetic=session.arithmetic)
     scaler.scale(loss / weight).backward()  # type: ignore[no-untyped-call]
     if config.grad_clip:
         scaler.unscale_(optimizer)

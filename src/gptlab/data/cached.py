@@ -1,14 +1,15 @@
 """A corpus to a dataset of tokens, once per content and tokenizer."""
 
 import hashlib
-import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 from gptlab.corpus import Corpus
-from gptlab.data.shards import VERSION, ShardWriter, TokenDataset, is_dataset
+from gptlab.data.shard_files import VERSION
+from gptlab.data.shard_writer import DatasetWriter
+from gptlab.data.shards import TokenDataset
+from gptlab.data.staging import staged
 from gptlab.errors import DataError
 from gptlab.tokenizer import Tokenizer, encode_documents
 
@@ -39,42 +40,12 @@ def prepare_cached(
         return TokenDataset(folder, tokenizer=tokenizer.fingerprint())
     except DataError:
         shutil.rmtree(folder, ignore_errors=True)
-    with _staged(folder) as partial:
+    with staged(folder) as partial:
         _write(corpus, tokenizer, partial, dropout=dropout, seed=seed, progress=progress)
         # Another process may have made the same meanwhile, and be reading it.
         with suppress(OSError):
             partial.rename(folder)
     return TokenDataset(folder, tokenizer=tokenizer.fingerprint())
-
-
-def write_tokens(
-    corpus: Corpus, tokenizer: Tokenizer, folder: Path, *, progress: bool = False
-) -> None:
-    """Encode `corpus` into `folder`: each document, followed by the end-of-sequence token.
-
-    The folder appears whole or not at all; a dataset that is there already is replaced.
-
-    Raises:
-        DataError: The corpus can't be read, or is empty, or something else is at `folder`.
-    """
-    if folder.exists() and not is_dataset(folder):
-        raise DataError(f"{folder} is no prepared dataset; choose another folder, or remove it")
-    with _staged(folder) as partial:
-        _write(corpus, tokenizer, partial, progress=progress)
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.rename(folder)
-
-
-@contextmanager
-def _staged(folder: Path) -> Iterator[Path]:
-    """A new folder beside `folder`, gone in the end unless it was renamed."""
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _write(
@@ -86,25 +57,23 @@ def _write(
     seed: int = 0,
     progress: bool,
 ) -> None:
-    writer = ShardWriter(folder, vocab_size=tokenizer.vocab_size)
+    writer = DatasetWriter(folder, vocab_size=tokenizer.vocab_size, name=folder.parent)
     separator = [] if tokenizer.eos_id is None else [tokenizer.eos_id]
-    characters = size = documents = 0
+    characters = size = 0
     for piece in encode_documents(
         tokenizer, corpus.streams(), dropout=dropout, seed=seed, progress=progress
     ):
         writer.write(piece.ids)
         if piece.ends_document:
             writer.write(separator)
-            documents += 1
+            writer.end_document()
         characters += piece.characters
         size += piece.size
     if not characters:
         raise DataError(f"{corpus.root} has no text in this part of it; give a longer text")
     writer.finish(
-        documents=documents,
         characters=characters,
         bytes=size,
-        vocab_size=tokenizer.vocab_size,
         tokenizer=tokenizer.fingerprint(),
         source={"name": corpus.name, "sha256": corpus.fingerprint()},
     )

@@ -1,5 +1,6 @@
 """A corpus becomes tokens once, whole or not at all."""
 
+import errno
 import multiprocessing
 from collections.abc import Iterable
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gptlab.corpus import open_corpus
-from gptlab.data import TokenDataset, prepare_cached, write_tokens
+from gptlab.data import prepare_cached, shard_files
 from gptlab.errors import DataError
 from gptlab.tokenizer import BPETokenizer
 from gptlab.tokenizer.base import TokenArray
@@ -42,7 +43,8 @@ def test_each_document_ends_in_the_end_of_sequence_token(folder, tokenizer, tmp_
     dataset = prepare_cached(open_corpus(folder), tokenizer, cache=tmp_path / "cache")
     expected = [id_ for text in TEXTS for id_ in [*tokenizer.encode(text), tokenizer.eos_id]]
     assert dataset.read(0, len(dataset)).tolist() == expected
-    assert dataset.manifest["documents"] == 2
+    assert dataset.num_documents == 2
+    assert dataset.document_ends[0] == len(tokenizer.encode(TEXTS[0])) + 1
     assert dataset.manifest["characters"] == dataset.manifest["bytes"] == sum(map(len, TEXTS))
     assert dataset.manifest["tokenizer"] == tokenizer.fingerprint()
 
@@ -105,7 +107,7 @@ def test_a_file_that_turns_out_to_be_bad_leaves_nothing(folder, tokenizer, tmp_p
     corpus = open_corpus(folder)
     (folder / "1.txt").write_bytes(b"\xff")
     with pytest.raises(DataError, match="not UTF-8"):
-        write_tokens(corpus, tokenizer, tmp_path / "cache" / "data")
+        prepare_cached(corpus, tokenizer, cache=tmp_path / "cache")
     assert not list((tmp_path / "cache").iterdir())
 
 
@@ -116,15 +118,15 @@ def test_a_part_without_text_is_refused(tmp_path, tokenizer):
         prepare_cached(train, tokenizer, cache=tmp_path / "cache")
 
 
-def test_a_dataset_is_replaced_but_nothing_else_is(folder, tokenizer, tmp_path):
-    target = tmp_path / "data"
-    write_tokens(open_corpus(folder), tokenizer, target)
-    (folder / "0.txt").unlink()
-    write_tokens(open_corpus(folder), tokenizer, target)
-    assert TokenDataset(target).manifest["documents"] == 1
-    with pytest.raises(DataError, match="is no prepared dataset; choose another folder"):
-        write_tokens(open_corpus(folder), tokenizer, folder)
-    assert (folder / "1.txt").read_text() == TEXTS[1]
+def test_a_full_disk_is_told_by_the_name_of_the_cache(folder, tokenizer, tmp_path, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(shard_files.GrowingFile, "append", full)
+    message = r"cache can't be written: No space left on device; make room on its disk"
+    with pytest.raises(DataError, match=message):
+        prepare_cached(open_corpus(folder), tokenizer, cache=tmp_path / "cache")
+    assert not list((tmp_path / "cache").iterdir())
 
 
 def _prepare(folder: Path, cache: Path, results: "multiprocessing.Queue[int]") -> None:

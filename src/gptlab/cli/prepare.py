@@ -1,0 +1,133 @@
+"""gptlab-prepare: files to a dataset of tokens."""
+
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import PositiveInt
+
+from gptlab.cli.flags import CommandLine
+from gptlab.cli.main import INTERRUPTED, run
+from gptlab.config import PrepareConfig
+from gptlab.errors import ConfigError
+
+if TYPE_CHECKING:
+    from gptlab.data.preparation import PrepareResult
+
+_RANDOM_WINDOWS = (
+    "windows held out at random share text with those for training, so that the evaluation loss is "
+    "too low; use it to compare with papers that do so, and --split documents otherwise"
+)
+
+
+class PrepareCommand(PrepareConfig, CommandLine):
+    """Turn files, folders or standard input into a dataset of tokens for gptlab-train.
+
+    What is left out is counted by its reason and named in rejects.jsonl. A preparation that was cut
+    off goes on when the same command is given again.
+    """
+
+    positional: ClassVar[str | None] = "sources"
+
+    check: bool = False
+    """Say how much of the held-out part of a dataset is in its training part too."""
+    ngram: PositiveInt = 13
+    """Tokens in a row that count as the same text for --check."""
+    verify: bool = False
+    """Read a dataset through and hold it against its checksums."""
+    import_bin: bool = False
+    """The source is nanoGPT's: a .bin file, or a folder with train.bin and perhaps val.bin."""
+    export_bin: str | None = None
+    """Folder to which a dataset is written as nanoGPT's train.bin and val.bin."""
+
+
+def main() -> None:
+    """Entry point of the command."""
+    run(_main, PrepareCommand, prog="gptlab-prepare")
+
+
+def _main(command: PrepareCommand) -> int:
+    dataset = None
+    if command.import_bin:
+        from gptlab.cli.prepare_nanogpt import import_bin
+
+        dataset = import_bin(command)
+    elif command.output is not None or not (command.check or command.verify or command.export_bin):
+        result = _prepare(command)
+        if result is None:
+            return INTERRUPTED
+        dataset = result.path
+    dataset = dataset or _named_dataset(command)
+    if command.verify:
+        from gptlab.data import TokenDataset
+
+        data = TokenDataset(dataset)
+        for part in [data, *([TokenDataset(data.dev)] if data.dev else [])]:
+            part.verify()
+            print(f"{part.folder}: {len(part):,} tokens, all as they were written")
+    if command.check:
+        from gptlab.cli.prepare_check import check
+
+        check(dataset, n=command.ngram)
+    if command.export_bin is not None:
+        from gptlab.cli.prepare_nanogpt import export_bin
+
+        export_bin(command, dataset, Path(command.export_bin))
+    return 0
+
+
+def _named_dataset(command: PrepareCommand) -> Path:
+    if len(command.sources) != 1:
+        raise ConfigError(
+            f"there are {len(command.sources)} sources, but --check, --verify and --export_bin "
+            "take one: the folder of a dataset"
+        )
+    return Path(command.sources[0])
+
+
+def _prepare(command: PrepareCommand) -> "PrepareResult | None":
+    """The result; None if Ctrl-C cut it off."""
+    from gptlab.data.preparation import prepare
+
+    if command.split == "random-windows":
+        warnings.warn(_RANDOM_WINDOWS, stacklevel=1)
+    start = time.perf_counter()
+    given = command.model_fields_set & PrepareConfig.model_fields.keys()
+    try:
+        result = prepare(PrepareConfig(**{name: getattr(command, name) for name in given}))
+    except KeyboardInterrupt:
+        print(
+            f"stopped; give the same command again, and {command.output} goes on from where it is",
+            file=sys.stderr,
+        )
+        return None
+    if not command.quiet:
+        print(_summary(result, seconds=time.perf_counter() - start))
+    return result
+
+
+def _summary(result: "PrepareResult", *, seconds: float) -> str:
+    report = result.report
+    lines = [
+        f"{result.path}: {sum(report.documents.values()):,} of {report.read_documents:,} documents",
+        *(
+            f"  {part:5}  {report.tokens[part]:,} tokens of {count:,} documents, "
+            f"{report.bytes[part] / 1e6:,.1f} MB"
+            for part, count in report.documents.items()
+        ),
+        *(f"  left out: {count:,} {reason}" for reason, count in report.left_out.items()),
+    ]
+    if report.left_out:
+        lines.append(f"  each of them is named in {result.path / 'rejects.jsonl'}")
+    rate = f"{report.read_bytes / 1e6:,.1f} MB in {seconds:,.1f} s"
+    if result.resumed:
+        lines.append(f"  {rate}, some of it before the former preparation was cut off")
+    else:
+        lines.append(f"  {rate}: {report.read_bytes / 1e6 / seconds:,.1f} MB/s")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

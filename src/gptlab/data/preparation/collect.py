@@ -1,0 +1,206 @@
+"""What the parent process does with examined items: it keeps, counts and writes them in order."""
+
+import hashlib
+import json
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from io import BufferedRandom
+from pathlib import Path
+from typing import Any
+
+from gptlab.config import PrepareConfig
+from gptlab.corpus.duplicates import Duplicates
+from gptlab.data.preparation.examine import Examined
+from gptlab.data.preparation.journal import Journal
+from gptlab.data.preparation.reading import DEV, TRAIN
+from gptlab.data.shard_writer import DatasetWriter
+from gptlab.errors import DataError
+from gptlab.tokenizer import Tokenizer
+
+REJECTS = "rejects.jsonl"
+_SEEN = "seen"
+
+
+@dataclass
+class Counts:
+    """What has been read, kept and left out."""
+
+    documents: int = 0
+    """Read, whatever became of them."""
+    characters: int = 0
+    bytes: int = 0
+    kept_documents: Counter[str] = field(default_factory=Counter)
+    """By part: train or dev."""
+    kept_characters: Counter[str] = field(default_factory=Counter)
+    kept_bytes: Counter[str] = field(default_factory=Counter)
+    left_out: Counter[str] = field(default_factory=Counter)
+    """By reason."""
+    digest: str = ""
+    """Of all that has been read."""
+
+    @property
+    def kept(self) -> int:
+        """Documents in all parts."""
+        return self.kept_documents.total()
+
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> "Counts":
+        """The counts whose fields are `values`, as JSON has kept them."""
+        counters = {name: Counter(v) for name, v in values.items() if isinstance(v, dict)}
+        return cls(**{**values, **counters})
+
+
+class Collector:
+    """Writes what is kept into a dataset for each part, and what is not into the rejects.
+
+    Args:
+        journal: Says where the datasets are made, and where to keep what is needed to go on.
+        config: What is asked for.
+        tokenizer: Made the ids.
+        state: What `state` returned, in order to go on from there.
+
+    Raises:
+        DataError: The files do not go with `state`.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        *,
+        config: PrepareConfig,
+        tokenizer: Tokenizer,
+        state: dict[str, Any] | None,
+    ) -> None:
+        self.folder = folder = journal.dataset
+        self._config = config
+        self._end = [] if tokenizer.eos_id is None else [tokenizer.eos_id]
+        self.counts = Counts() if state is None else Counts.of(state["counts"])
+        self._document = _Document() if state is None else _Document(**state["document"])
+        parts = (TRAIN, DEV) if config.dev_size and config.split == "documents" else (TRAIN,)
+        self.writers = {
+            part: _writer(
+                folder if part == TRAIN else folder / DEV,
+                config,
+                tokenizer,
+                None if state is None else state["writers"][part],
+            )
+            for part in parts
+        }
+        self._rejects = _open_at(folder / REJECTS, None if state is None else state["rejects"])
+        self._duplicates = None
+        if config.drop_duplicates or config.near_duplicates is not None:
+            self._duplicates = Duplicates(
+                journal.work / _SEEN, exact=config.drop_duplicates, near=config.near_duplicates
+            )
+            if state is not None:
+                self._duplicates.restore(state["seen"])
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no further document is wanted."""
+        return self.counts.kept == self._config.max_documents
+
+    def take(self, examined: Examined) -> None:
+        """Note the next item, in the order of the sources."""
+        item, document = examined.item, self._document
+        if item.is_first:
+            document = self._document = _Document()
+        document.add(examined)
+        if examined.ids is not None:
+            self.writers[item.part].write(examined.ids)
+        if not item.is_last:
+            return
+        reason, detail = item.reason, item.detail
+        if reason is None and self._duplicates is not None:
+            verdict = self._duplicates.verdict(
+                item.name, bytes.fromhex(document.content), examined.signature
+            )
+            if verdict is not None:
+                reason, detail = verdict.reason, verdict.original
+        self._count(reason)
+        if reason is None:
+            self._keep(item.part)
+        else:
+            self._leave_out(item.name, item.part, reason, detail)
+
+    def _count(self, reason: str | None) -> None:
+        counts, document = self.counts, self._document
+        counts.documents += 1
+        counts.characters += document.characters
+        counts.bytes += document.bytes
+        line = f"{counts.digest} {document.content} {reason}"
+        counts.digest = hashlib.sha256(line.encode()).hexdigest()
+
+    def _keep(self, part: str) -> None:
+        self.writers[part].write(self._end)
+        self.writers[part].end_document()
+        self.counts.kept_documents[part] += 1
+        self.counts.kept_characters[part] += self._document.characters
+        self.counts.kept_bytes[part] += self._document.bytes
+
+    def _leave_out(self, name: str, part: str, reason: str, detail: str) -> None:
+        self.writers[part].roll_back()
+        self.counts.left_out[reason] += 1
+        line = {"document": name, "reason": reason} | ({"detail": detail} if detail else {})
+        self._rejects.write(json.dumps(line).encode() + b"\n")
+
+    def state(self) -> dict[str, Any]:
+        """All that another collector needs to go on from here; what it holds is flushed."""
+        self._rejects.flush()
+        return {
+            "counts": dict(vars(self.counts)),
+            "document": asdict(self._document),
+            "rejects": self._rejects.tell(),
+            "seen": 0 if self._duplicates is None else self._duplicates.state(),
+            "writers": {part: writer.state() for part, writer in self.writers.items()},
+        }
+
+    def close(self) -> None:
+        """Close the files of rejects and duplicates."""
+        self._rejects.close()
+        if self._duplicates is not None:
+            self._duplicates.close()
+
+
+@dataclass
+class _Document:
+    """The document whose parts are arriving."""
+
+    content: str = ""
+    """Digest of the text in hexadecimal; of a long one, that of its parts' digests."""
+    characters: int = 0
+    bytes: int = 0
+
+    def add(self, examined: Examined) -> None:
+        """Note a further part."""
+        content = examined.content
+        if not examined.item.is_first:
+            content = hashlib.blake2b(
+                bytes.fromhex(self.content) + content, digest_size=len(content)
+            ).digest()
+        self.content = content.hex()
+        self.characters += examined.characters
+        self.bytes += examined.size
+
+
+def _writer(
+    folder: Path, config: PrepareConfig, tokenizer: Tokenizer, state: dict[str, Any] | None
+) -> DatasetWriter:
+    name = Path(str(config.output))
+    if state is not None:
+        return DatasetWriter.resume(folder, state, name=name)
+    return DatasetWriter(
+        folder, vocab_size=tokenizer.vocab_size, shard_tokens=config.shard_tokens, name=name
+    )
+
+
+def _open_at(path: Path, size: int | None) -> BufferedRandom:
+    """The file, to be written on from `size`, or anew."""
+    if size is None:
+        return path.open("w+b")
+    if not path.is_file() or path.stat().st_size < size:
+        raise DataError(f"{path} is damaged; write --overwrite to begin anew")
+    stream = path.open("r+b")
+    stream.truncate(size)
+    stream.seek(size)
+    return stream

@@ -1,0 +1,65 @@
+"""What a worker process does with items: filters, digests, ids."""
+
+from typing import NamedTuple
+
+from gptlab.config import FilterConfig
+from gptlab.corpus.filters import DocumentFilter
+from gptlab.corpus.signature import Signature, content_hash, signature
+from gptlab.data.preparation.reading import Item
+from gptlab.tokenizer import Tokenizer
+from gptlab.tokenizer.base import TokenArray
+
+
+class Examined(NamedTuple):
+    """An item and what became of its text, which it no longer holds."""
+
+    item: Item
+    """With the reason, if it is left out."""
+    content: bytes
+    """Digest of the text."""
+    signature: Signature | None
+    """MinHash of the text, if near duplicates are asked for."""
+    ids: TokenArray | None
+    """Tokens of the text, unless it is left out."""
+    characters: int
+    size: int
+    """Bytes of the text in UTF-8."""
+
+
+class Examiner:
+    """Judges and encodes lists of items.
+
+    Args:
+        tokenizer: Any.
+        filters: Which documents are kept.
+        signed: Whether each gets a signature.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, filters: FilterConfig, signed: bool) -> None:
+        self._tokenizer = tokenizer
+        self._filter = DocumentFilter(filters)
+        self._signed = signed
+
+    def __call__(self, items: list[Item]) -> list[Examined]:
+        """The items in the same order, each with what became of it."""
+        judged = [self._judged(item) for item in items]
+        kept = [item.text for item in judged if item.reason is None]
+        ids = iter(self._tokenizer.encode_to_arrays(kept))
+        return [self._examined(item, None if item.reason else next(ids)) for item in judged]
+
+    def _judged(self, item: Item) -> Item:
+        if item.reason or not self._filter.is_active:
+            return item
+        return item._replace(reason=self._filter.reason(item.text))
+
+    def _examined(self, item: Item, ids: TokenArray | None) -> Examined:
+        text = item.text
+        kept = ids is not None
+        return Examined(
+            item=item._replace(text=""),
+            content=content_hash(text),
+            signature=signature(text) if self._signed and kept else None,
+            ids=ids,
+            characters=len(text),
+            size=len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass")),
+        )

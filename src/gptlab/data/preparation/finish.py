@@ -1,0 +1,112 @@
+"""The end of a preparation: manifests, the tokenizer, and what there is to report."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gptlab.config import FilterConfig, PrepareConfig, WindowConfig
+from gptlab.corpus import Corpus
+from gptlab.data.preparation.collect import Collector, Counts
+from gptlab.data.preparation.reading import DEV, TRAIN
+from gptlab.data.shards import MANIFEST, TOKENIZER
+from gptlab.tokenizer import Tokenizer
+
+_CHOICES = (
+    "field",
+    "errors",
+    "include",
+    "gitignore",
+    "fraction",
+    "max_documents",
+    "drop_duplicates",
+    "near_duplicates",
+    "dev_size",
+    "split",
+    "seed",
+)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was read, what was kept, and why the rest was not."""
+
+    read_documents: int
+    read_bytes: int
+    """Of text in UTF-8; what could not be read has none."""
+    documents: dict[str, int]
+    """Kept, by part: train and, if there is one, dev."""
+    tokens: dict[str, int]
+    bytes: dict[str, int]
+    """Of the kept text in UTF-8."""
+    left_out: dict[str, int]
+    """Documents by reason, the most frequent first."""
+
+
+def finish(
+    collector: Collector, *, config: PrepareConfig, corpus: Corpus, tokenizer: Tokenizer
+) -> Report:
+    """Complete the datasets in the collector's folder."""
+    counts, writers = collector.counts, collector.writers
+    left_out = dict(sorted(counts.left_out.items(), key=lambda item: (-item[1], item[0])))
+    report = Report(
+        read_documents=counts.documents,
+        read_bytes=counts.bytes,
+        documents={part: counts.kept_documents[part] for part in writers},
+        tokens={part: writer.tokens for part, writer in writers.items()},
+        bytes={part: counts.kept_bytes[part] for part in writers},
+        left_out=left_out,
+    )
+    tokenizer.save(collector.folder / TOKENIZER)
+    # The dataset in the folder above is complete only when all within it is.
+    for part, writer in reversed(writers.items()):
+        writer.finish(**_facts(part, report, counts, config, corpus, tokenizer))
+    if config.split == "random-windows":
+        _hold_out_windows(collector.folder)
+    return report
+
+
+def _facts(
+    part: str,
+    report: Report,
+    counts: Counts,
+    config: PrepareConfig,
+    corpus: Corpus,
+    tokenizer: Tokenizer,
+) -> dict[str, Any]:
+    """What a manifest says beside the files."""
+    facts: dict[str, Any] = {
+        "part": part,
+        "bytes": counts.kept_bytes[part],
+        "characters": counts.kept_characters[part],
+        "tokenizer": tokenizer.fingerprint(),
+        "pad_id": tokenizer.pad_id,
+        "windows": config.part(WindowConfig).model_dump(),
+        "source": {"name": corpus.name, "files": len(corpus.files), "sha256": counts.digest},
+    }
+    if config.split == "random-windows":
+        facts["held_out"] = {"share": config.dev_size, "seed": config.seed, "part": part}
+    if part == TRAIN:
+        choices = config.part(FilterConfig).model_dump()
+        choices |= {name: getattr(config, name) for name in _CHOICES}
+        facts["choices"] = choices
+        facts["report"] = {
+            "read_documents": report.read_documents,
+            "read_bytes": report.read_bytes,
+            "kept_documents": report.documents,
+            "left_out": report.left_out,
+        }
+    return facts
+
+
+def _hold_out_windows(dataset: Path) -> None:
+    """A dataset beside that of training which has the same tokens and other windows."""
+    manifest = json.loads((dataset / MANIFEST).read_text(encoding="utf-8"))
+    for file in [*manifest["shards"], manifest["document_ends"]]:
+        file["file"] = f"../{file['file']}"
+    for name in ("choices", "report"):
+        del manifest[name]
+    manifest |= {"part": DEV, "held_out": manifest["held_out"] | {"part": DEV}}
+    folder = dataset / DEV
+    folder.mkdir(exist_ok=True)
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,113 @@
+"""Where a preparation stands, so that it goes on there after a kill.
+
+OUTPUT.unfinished/
+  dataset/         what becomes OUTPUT
+  work/            what is known of duplicates, and journal.json
+  input/           a copy of standard input
+"""
+
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from gptlab.data.preparation.reading import Place
+from gptlab.errors import DataError
+
+_JOURNAL = "journal.json"
+_SECONDS_BETWEEN = 5.0
+
+
+class Journal:
+    """The record of an unfinished preparation, from which it can go on.
+
+    Args:
+        folder: Of the unfinished preparation.
+        job: All that decides the result, by name.
+    """
+
+    def __init__(self, folder: Path, job: dict[str, Any]) -> None:
+        self.dataset = folder / "dataset"
+        self.work = folder / "work"
+        self._folder = folder
+        self._job = job
+        self._written = time.monotonic()
+
+    def begin(self, *, overwrite: bool) -> tuple[Place, dict[str, Any] | None]:
+        """Where to read on, and the state there; no state at the beginning.
+
+        Raises:
+            DataError: What is there is of another job, and must not be overwritten.
+        """
+        record = self._read()
+        if record is not None and record["job"] == self._job:
+            return Place(*record["place"]), record["state"]
+        if record is not None and not overwrite:
+            former = record["job"]
+            names = [name for name in self._job if self._job[name] != former.get(name)]
+            raise DataError(
+                f"{self._folder} is an unfinished preparation that differs in "
+                f"{', '.join(names)}; finish it as it was begun, or write --overwrite to begin anew"
+            )
+        for made in (self.dataset, self.work):
+            shutil.rmtree(made, ignore_errors=True)
+            made.mkdir()
+        return Place(), None
+
+    @property
+    def is_due(self) -> bool:
+        """Whether enough has happened since the last note for another one."""
+        return time.monotonic() - self._written >= _SECONDS_BETWEEN
+
+    def note(self, place: Place, state: dict[str, Any]) -> None:
+        """Record that all before `place` is in `state`."""
+        record = {"job": self._job, "place": place, "state": state}
+        partial = self.work / f".{_JOURNAL}"
+        partial.write_text(json.dumps(record), encoding="utf-8")
+        partial.replace(self.work / _JOURNAL)
+        self._written = time.monotonic()
+
+    def _read(self) -> dict[str, Any] | None:
+        try:
+            record = json.loads((self.work / _JOURNAL).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        is_whole = isinstance(record, dict) and record.keys() == {"job", "place", "state"}
+        return record if is_whole else None
+
+    def end(self) -> None:
+        """Forget everything: there is nothing to go on with."""
+        (self.work / _JOURNAL).unlink(missing_ok=True)
+
+
+@contextmanager
+def workplace(folder: Path) -> Iterator[None]:
+    """Hold `folder` for this process; it stays behind if there is a journal in it.
+
+    Raises:
+        DataError: Another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        if not _is_locked(lock.fileno()):
+            raise DataError(f"another process is writing to {folder}; wait until it is done")
+        try:
+            yield
+        finally:
+            if not (folder / "work" / _JOURNAL).is_file():
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_locked(descriptor: int) -> bool:
+    try:
+        import fcntl
+    except ImportError:  # Windows has no such lock; there it is up to the user.
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True

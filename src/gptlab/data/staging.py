@@ -1,0 +1,46 @@
+"""A folder that appears whole or not at all."""
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from gptlab.errors import DataError
+
+
+@contextmanager
+def staged(folder: Path) -> Iterator[Path]:
+    """A new folder beside `folder`, gone in the end unless it was renamed."""
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def publish(partial: Path, folder: Path) -> None:
+    """Give `partial` its final name, in place of the folder that has it."""
+    former = partial.with_name(f"{partial.name}.former")
+    if folder.exists():
+        folder.rename(former)
+    partial.rename(folder)
+    shutil.rmtree(former, ignore_errors=True)
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Explain what the system refuses.
+
+    Raises:
+        DataError: Writing failed; it is called by the name that the user knows, `folder`.
+    """
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        remedy = "make room on its disk, and begin again" if full else "choose another folder"
+        raise DataError(f"{folder} can't be written: {error.strerror}; {remedy}") from None
