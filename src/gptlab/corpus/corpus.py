@@ -128,10 +128,11 @@ class Corpus:
     def fingerprint(self) -> str:
         """Digest of the files' content and of how it is read, whatever the files are called."""
         digest = hashlib.sha256(repr((self.field, self.errors, self.part)).encode())
+        is_drawn = self.part is not None and self.has_rows
         for file in self.files:
             digest.update(f"{format_of(file)}{compression(file)}\n".encode())
-            if self.has_rows and self.part is not None:
-                # What is drawn depends on it.
+            if is_drawn:
+                # What is drawn depends on its place.
                 digest.update(f"{self._place(file)}\n".encode("utf-8", "surrogateescape"))
             with opened_as_stored(file) as stored:
                 digest.update(hashlib.file_digest(stored, "sha256").digest())
@@ -198,14 +199,22 @@ class Corpus:
 
     def _place(self, file: Path) -> str:
         """The path within the folder that was named, or the name of a file that was."""
-        order = self._order_of_roots
-        named = [path for path in (file, *file.parents) if path in order]
-        root = min(named, key=order.__getitem__)
-        return file.name if file == root else file.relative_to(root).as_posix()
+        path = os.fspath(file)
+        for root, beginning in self._beginnings:
+            if path == root:
+                return file.name
+            if path.startswith(beginning):
+                return path[len(beginning) :].replace(os.sep, "/")
+        return path
 
     @cached_property
-    def _order_of_roots(self) -> dict[Path, int]:
-        return {root: number for number, root in enumerate(self.roots)}
+    def _beginnings(self) -> list[tuple[str, str]]:
+        """Each root, and what the paths of the files in it begin with."""
+        roots = [os.fspath(root) for root in self.roots]
+        return [
+            (root, "" if root == os.curdir else root.removesuffix(os.sep) + os.sep)
+            for root in roots
+        ]
 
 
 def open_corpus(

@@ -102,6 +102,8 @@ def _run(
         judged=DocumentFilter(filters).is_active or signed,
     )
     batches = batched(reader.items(place), _BATCH_CHARACTERS, length=lambda item: len(item.text))
+    # What a tokenizer works out when it is first used, workers that are forked get from here.
+    tokenizer.encode_to_array("")
     examine = partial(Examiner, tokenizer, filters, signed)
     results = parallel_map(examine, batches, processes=config.processes)
     with closing(results), _bar(config, corpus) as bar:
