@@ -10,6 +10,7 @@ import pytest
 
 from gptlab.cli import prepare as command
 from gptlab.data import TokenDataset
+from gptlab.data.preparation import collect, pipeline
 from gptlab.tokenizer import BPETokenizer
 
 TOKENIZER = BPETokenizer([(b"t", b"h"), (b"th", b"e")])
@@ -108,7 +109,35 @@ def test_a_leak_is_found_and_shown(here, monkeypatch, capsys):
         pytest.fail("in no split of three the sentence was on both sides")
     assert "%" in out
     assert run(monkeypatch, "rows.jsonl --output whole --tokenizer tok --quiet --check") == 2
+    assert "needs a part that is held out; write --dev_size too" in capsys.readouterr().err
+    run(monkeypatch, "rows.jsonl --output whole --tokenizer tok --quiet")
+    assert run(monkeypatch, "whole --check") == 2
     assert "has no held-out part; prepare it with --dev_size" in capsys.readouterr().err
+
+
+def test_closed_standard_input_is_one_line(here, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdin", None)
+    assert run(monkeypatch, "- --output data --tokenizer tok") == 2
+    assert "standard input is closed" in capsys.readouterr().err
+    assert not Path("data.unfinished").exists()
+
+
+def test_ctrl_c_says_how_to_go_on(here, monkeypatch, capsys):
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    line = "texts --output data --tokenizer tok"
+    with monkeypatch.context() as patch:
+        patch.setattr(collect.Collector, "take", interrupted)
+        assert run(patch, line) == 130
+        assert capsys.readouterr().err == "gptlab-prepare: interrupted\n"
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "finish", interrupted)
+        assert run(patch, line) == 130
+        message = "stopped; the same command goes on with what is in data.unfinished\n"
+        assert capsys.readouterr().err == message
+    assert run(monkeypatch, line) == 0
+    assert "before the former preparation was cut off" in capsys.readouterr().out
 
 
 def test_random_windows_warn(here, monkeypatch, capsys):
@@ -120,7 +149,7 @@ def test_random_windows_warn(here, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("", "there is no output"),
+        ("", "there is no source"),
         ("texts", "there is no output"),
         ("texts --output data", "there is no tokenizer"),
         ("missing --output data --tokenizer tok", "missing does not exist"),
@@ -128,7 +157,10 @@ def test_random_windows_warn(here, monkeypatch, capsys):
         ("texts --output data --tokenizer tok --mode chunks", "mode is 'chunks'"),
         ("texts --output data --tokenizer tok --max_doc 3", "did you mean 'max_documents'"),
         ("texts --output texts --tokenizer tok", "is no dataset, so it is not replaced"),
-        ("texts --verify", "manifest.json can't be read"),
+        ("texts --verify", "texts is no dataset"),
+        ("- - --output data --tokenizer tok", "standard input is named twice"),
+        ("- --output data --tokenizer tok --input_name ..", "input_name is '..'"),
+        ("texts --output data --tokenizer tok --stride 3", "stride is for mode 'segment'"),
         ("a b --check", "there are 2 sources"),
         ("texts --import_bin", "--import_bin takes one source"),
     ],

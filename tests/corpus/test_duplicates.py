@@ -252,7 +252,7 @@ def test_shortened_files_are_refused(tmp_path, name):
     count = duplicates.state()
     duplicates.close()
     (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:-1])
-    with pytest.raises(DataError, match=rf"{name} has \d+ bytes and had \d+ .*--overwrite"):
+    with pytest.raises(DataError, match=rf"{name} is shorter than it was"):
         Duplicates(tmp_path, exact=True, near=None).restore(count)
 
 

@@ -103,7 +103,7 @@ def test_a_full_disk_leaves_the_former_files(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(nanogpt, "_write", full)
-    with pytest.raises(DataError, match=r"nano can't be written: No space left on device; choose"):
+    with pytest.raises(DataError, match=r"nano can't be written: No space left on device; make"):
         export_nanogpt(dataset, tmp_path / "nano", overwrite=True)
     assert [path.name for path in (tmp_path / "nano").iterdir()] == ["train.bin"]
     assert (tmp_path / "nano" / "train.bin").read_bytes() == b"\5\0"
@@ -208,12 +208,13 @@ def test_a_missing_file_is_told(tmp_path):
 def test_a_dataset_is_replaced_only_on_demand_and_nothing_else_is(tmp_path):
     path = write_bin(tmp_path / "x.bin", encoded(TEXTS))
     data = write(tmp_path / "data", [[1]])
-    with pytest.raises(DataError, match=r"data exists; choose another folder, or overwrite it"):
+    with pytest.raises(DataError, match=r"data exists already; write --overwrite"):
         import_nanogpt(path, data, tokenizer=TOKENIZER)
     assert len(TokenDataset(data)) == 1
     assert len(import_nanogpt(path, data, tokenizer=TOKENIZER, overwrite=True)) > 1
     (tmp_path / "other").mkdir()
-    with pytest.raises(DataError, match=r"other exists; choose another folder, or remove it"):
+    (tmp_path / "other" / "notes.txt").touch()
+    with pytest.raises(DataError, match=r"other is no dataset, so it is not replaced"):
         import_nanogpt(path, tmp_path / "other", tokenizer=TOKENIZER, overwrite=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "other", "x.bin"]
 

@@ -2,6 +2,8 @@
 
 import gzip
 import json
+import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,8 +15,9 @@ import gptlab
 from gptlab.config import FilterConfig, PrepareConfig
 from gptlab.corpus.filters import DocumentFilter
 from gptlab.data import TokenDataset
-from gptlab.data.preparation import collect, journal, reading
+from gptlab.data.preparation import collect, journal, pipeline, reading
 from gptlab.errors import ConfigError, DataError
+from gptlab.parallel import parallel_map
 from gptlab.tokenizer import BPETokenizer
 
 TOKENIZER = BPETokenizer([(b"t", b"h"), (b"th", b"e"), (b" ", b"c")])
@@ -173,6 +176,7 @@ def test_a_fraction_is_drawn_by_the_seed(tmp_path):
     assert texts_in(prepare(rows, tmp_path / "other", fraction=0.5, seed=1).path) != half
     more = texts_in(prepare(rows, tmp_path / "more", fraction=0.7).path)
     assert set(half) < set(more)
+    assert (tmp_path / "half" / "rejects.jsonl").read_text() == ""
 
 
 @pytest.mark.parametrize("kind", ["files", "rows", "one text"])
@@ -243,7 +247,7 @@ def test_bad_input_is_counted_named_and_passed_over(tmp_path):
 def test_a_source_without_any_good_document_makes_no_dataset(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"caf\xe9")
     with pytest.raises(
-        DataError, match=r"no document of .*a.txt is kept for training: 1 not UTF-8"
+        DataError, match=r"no document of .*a.txt is kept for training: left out are 1 not UTF-8"
     ):
         prepare(tmp_path / "a.txt", tmp_path / "data")
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
@@ -338,13 +342,146 @@ def test_an_unfinished_preparation_goes_on_only_as_it_was_begun(folder, tmp_path
     assert texts_in(result.path)[0] == "another text"
 
 
+HOLD = """
+import sys, time
+from pathlib import Path
+from gptlab.data.preparation.journal import workplace
+
+with workplace(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
 def test_two_at_once_do_not_mix(folder, tmp_path):
-    unfinished = tmp_path / "data.unfinished"
-    with (
-        journal.workplace(unfinished),
-        pytest.raises(DataError, match="another process is writing to"),
-    ):
+    command = [sys.executable, "-c", HOLD, str(tmp_path / "data.unfinished")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        try:
+            with pytest.raises(DataError, match="another process is writing to"):
+                prepare(folder, tmp_path / "data")
+        finally:
+            holder.kill()
+    prepare(folder, tmp_path / "data")
+
+
+def test_what_appears_at_the_output_meanwhile_is_kept(folder, tmp_path, monkeypatch):
+    finish = pipeline.finish
+
+    def slow(*arguments: object, **options: object) -> object:
+        (tmp_path / "data").mkdir()
+        (tmp_path / "data" / "thesis.txt").write_text("precious")
+        return finish(*arguments, **options)
+
+    monkeypatch.setattr(pipeline, "finish", slow)
+    with pytest.raises(DataError, match="data is no dataset, so it is not replaced"):
         prepare(folder, tmp_path / "data")
+    assert (tmp_path / "data" / "thesis.txt").read_text() == "precious"
+
+
+def test_a_foreign_folder_in_the_way_is_kept(folder, tmp_path):
+    (tmp_path / "data.unfinished").mkdir()
+    (tmp_path / "data.unfinished" / "notes.txt").write_text("precious")
+    with pytest.raises(DataError, match=r"data.unfinished is in the way; move or remove it"):
+        prepare(folder, tmp_path / "data")
+    assert (tmp_path / "data.unfinished" / "notes.txt").read_text() == "precious"
+
+
+def test_a_kill_behind_the_publication_is_in_nobodys_way(folder, tmp_path, monkeypatch):
+    def killed(_: journal.Journal) -> None:
+        raise Killed
+
+    with monkeypatch.context() as kill:
+        kill.setattr(journal.Journal, "end", killed)
+        with pytest.raises(Killed):
+            prepare(folder, tmp_path / "data")
+    assert read(tmp_path / "data") == tokens_of(DOCUMENTS)
+    assert (tmp_path / "data.unfinished").exists()
+    prepare(folder, tmp_path / "data", overwrite=True)
+    assert read(tmp_path / "data") == tokens_of(DOCUMENTS)
+    assert not (tmp_path / "data.unfinished").exists()
+
+
+def test_half_a_tokenizer_is_no_part_of_the_outcome(folder, tmp_path, monkeypatch):
+    prepare(folder, tmp_path / "straight")
+    finish = pipeline.finish
+
+    def killed(*arguments: object, **options: object) -> object:
+        finish(*arguments, **options)
+        (tmp_path / "data.unfinished/dataset/tokenizer/.vocab.json.7.tmp").write_text("{")
+        raise Killed
+
+    with monkeypatch.context() as kill:
+        kill.setattr(pipeline, "finish", killed)
+        with pytest.raises(Killed):
+            prepare(folder, tmp_path / "data")
+    assert prepare(folder, tmp_path / "data").resumed
+    assert tree(tmp_path / "data") == tree(tmp_path / "straight")
+
+
+def test_a_journal_whose_files_are_damaged_says_what_to_remove(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(journal, "_SECONDS_BETWEEN", 0.0)
+    with monkeypatch.context() as kill:
+        cut_off(kill, after=3)
+        with pytest.raises(Killed):
+            prepare(folder, tmp_path / "data")
+    (tmp_path / "data.unfinished/dataset/tokens-00000.bin").write_bytes(b"")
+    message = r"tokens-00000.bin is .* can't go on; remove .*data.unfinished$"
+    with pytest.raises(DataError, match=message):
+        prepare(folder, tmp_path / "data")
+
+
+def test_nothing_left_to_hold_out_is_refused(folder, tmp_path):
+    for options, purpose in (
+        ({"max_characters": 11}, "training"),
+        ({"max_documents": 1}, "(training|evaluation, for which dev_size holds a part out)"),
+    ):
+        with pytest.raises(DataError, match=f"is kept for {purpose}: left out are"):
+            prepare(folder, tmp_path / "data", dev_size=0.2, **options)
+    assert not (tmp_path / "data").exists()
+    assert not (tmp_path / "data.unfinished").exists()
+
+
+def test_what_has_no_text_takes_its_place_in_a_batch(tmp_path, monkeypatch):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"text": null}\n' * 5000 + '{"text": "last"}\n')
+    sizes = []
+
+    def watched(make: object, batches: object, **options: object) -> object:
+        return parallel_map(make, (sizes.append(len(b)) or b for b in batches), **options)
+
+    monkeypatch.setattr(pipeline, "parallel_map", watched)
+    result = prepare(rows, tmp_path / "data")
+    assert texts_in(result.path) == ["last"]
+    assert result.report.left_out == {"null": 5000}
+    assert sum(sizes) == 5001
+    assert max(sizes) < 5000
+
+
+@pytest.mark.parametrize("output", [".", "..", "data/.."])
+def test_an_output_has_a_name(folder, output):
+    with pytest.raises(ConfigError, match="give the dataset's folder a name"):
+        prepare(folder, output)
+
+
+def test_a_broken_link_is_something_at_the_output(folder, tmp_path):
+    (tmp_path / "data").symlink_to("nowhere")
+    with pytest.raises(DataError, match="is no dataset, so it is not replaced"):
+        prepare(folder, tmp_path / "data")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"seq_len": 64}, "seq_len is for mode 'chunk', but mode is 'stream'"),
+        ({"mode": "chunk", "stride": 3}, "stride is for mode 'segment', but mode is 'chunk'"),
+        ({"keyword_mode": "import"}, "keyword_mode does nothing without keywords"),
+    ],
+)
+def test_a_setting_without_effect_is_refused(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        PrepareConfig(**settings)
 
 
 texts = st.text(st.characters(codec="utf-8"), max_size=60)

@@ -153,7 +153,7 @@ def test_files_shorter_than_the_state_are_refused_by_name(tmp_path, name, left):
     state = writer.state()
     content = (tmp_path / name).read_bytes()
     (tmp_path / name).unlink() if left is None else (tmp_path / name).write_bytes(content[:left])
-    message = rf"{name} is missing or shorter than it was, so this can't go on; prepare the data an"
+    message = rf"{name} is missing or shorter than it was"
     with pytest.raises(DataError, match=message):
         DatasetWriter.resume(tmp_path, state)
 

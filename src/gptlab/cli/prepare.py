@@ -11,6 +11,7 @@ from pydantic import PositiveInt
 from gptlab.cli.flags import CommandLine
 from gptlab.cli.main import INTERRUPTED, run
 from gptlab.config import PrepareConfig
+from gptlab.data.shards import is_dataset
 from gptlab.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -84,13 +85,22 @@ def _named_dataset(command: PrepareCommand) -> Path:
             f"there are {len(command.sources)} sources, but --check, --verify and --export_bin "
             "take one: the folder of a dataset"
         )
-    return Path(command.sources[0])
+    dataset = Path(command.sources[0])
+    if not is_dataset(dataset):
+        raise ConfigError(
+            f"{dataset} is no dataset, as --check, --verify and --export_bin take; name its "
+            "folder, or write --output to prepare one"
+        )
+    return dataset
 
 
 def _prepare(command: PrepareCommand) -> "PrepareResult | None":
     """The result; None if Ctrl-C cut it off."""
     from gptlab.data.preparation import prepare
+    from gptlab.data.preparation.journal import unfinished_folder
 
+    if command.check and not command.dev_size:
+        raise ConfigError("--check needs a part that is held out; write --dev_size too")
     if command.split == "random-windows":
         warnings.warn(_RANDOM_WINDOWS, stacklevel=1)
     start = time.perf_counter()
@@ -98,8 +108,11 @@ def _prepare(command: PrepareCommand) -> "PrepareResult | None":
     try:
         result = prepare(PrepareConfig(**{name: getattr(command, name) for name in given}))
     except KeyboardInterrupt:
+        unfinished = unfinished_folder(Path(str(command.output)))
+        if not unfinished.exists():
+            raise
         print(
-            f"stopped; give the same command again, and {command.output} goes on from where it is",
+            f"stopped; the same command goes on with what is in {unfinished}",
             file=sys.stderr,
         )
         return None
@@ -114,19 +127,24 @@ def _summary(result: "PrepareResult", *, seconds: float) -> str:
         f"{result.path}: {sum(report.documents.values()):,} of {report.read_documents:,} documents",
         *(
             f"  {part:5}  {report.tokens[part]:,} tokens of {count:,} documents, "
-            f"{report.bytes[part] / 1e6:,.1f} MB"
+            f"{_size(report.bytes[part])}"
             for part, count in report.documents.items()
         ),
         *(f"  left out: {count:,} {reason}" for reason, count in report.left_out.items()),
     ]
     if report.left_out:
         lines.append(f"  each of them is named in {result.path / 'rejects.jsonl'}")
-    rate = f"{report.read_bytes / 1e6:,.1f} MB in {seconds:,.1f} s"
+    rate = f"{_size(report.read_bytes)} in {seconds:,.1f} s"
     if result.resumed:
         lines.append(f"  {rate}, some of it before the former preparation was cut off")
     else:
-        lines.append(f"  {rate}: {report.read_bytes / 1e6 / seconds:,.1f} MB/s")
+        lines.append(f"  {rate}: {_size(report.read_bytes / seconds)}/s")
     return "\n".join(lines)
+
+
+def _size(count: float) -> str:
+    """A number of bytes in a unit that shows it: MB, or kB for less than one."""
+    return f"{count / 1e6:,.1f} MB" if count >= 1e6 else f"{count / 1e3:,.1f} kB"
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """What a corpus is made of, which of its documents are kept, and how windows are cut of them."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, model_validator
@@ -22,6 +24,10 @@ def _split_at_commas(value: Any) -> Any:
 KeywordMode = Literal["any", "all", "import"]
 WindowMode = Literal["stream", "chunk", "segment"]
 ShortWindows = Literal["drop", "keep", "pad"]
+
+_ONLY_IN_MODE: Mapping[str, WindowMode] = MappingProxyType(
+    {"seq_len": "chunk", "short": "chunk", "segment_len": "segment", "stride": "segment"}
+)
 
 
 class FilterConfig(Settings):
@@ -97,7 +103,7 @@ class PrepareConfig(FilterConfig, WindowConfig):
     drop_duplicates: bool = False
     """Keep one of the documents that have the same text."""
     near_duplicates: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
-    """Keep one of the documents whose words are alike to this degree, as in 0.8."""
+    """Keep one of the documents whose words are alike to this degree, as in 0.8, or equal."""
     dev_size: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     """Share of the documents, or of a single text, that is held out for evaluation."""
     split: Literal["documents", "random-windows"] = "documents"
@@ -115,6 +121,13 @@ class PrepareConfig(FilterConfig, WindowConfig):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
+        for name, mode in _ONLY_IN_MODE.items():
+            if self.mode != mode and getattr(self, name) != type(self).model_fields[name].default:
+                raise ConfigError(
+                    f"{name} is for mode '{mode}', but mode is '{self.mode}'; change one of them"
+                )
+        if self.keyword_mode != "any" and not self.keywords:
+            raise ConfigError("keyword_mode does nothing without keywords; write --keywords too")
         if self.split == "random-windows" and not (self.mode == "segment" and self.dev_size):
             raise ConfigError(
                 "split is 'random-windows', which holds out windows of --mode segment; write that "

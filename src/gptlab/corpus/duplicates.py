@@ -201,10 +201,7 @@ class _Store:
     def _cut(self, file: BinaryIO, size: int) -> None:
         found = file.seek(0, SEEK_END)
         if found < size:
-            raise DataError(
-                f"{file.name} has {found} bytes and had {size} when it was left; "
-                "start anew with --overwrite"
-            )
+            raise DataError(f"{file.name} is shorter than it was")
         file.truncate(size)
 
     def _read(self, start: int, count: int = 1) -> npt.NDArray[Any]:

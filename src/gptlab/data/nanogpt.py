@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from gptlab.data.shard_writer import DatasetWriter
-from gptlab.data.shards import DEV, TOKENIZER, TokenDataset, is_dataset
-from gptlab.data.staging import publish, staged
+from gptlab.data.shards import DEV, TOKENIZER, TokenDataset
+from gptlab.data.staging import check_output, publish, staged, writing
 from gptlab.data.text_size import TextSize
 from gptlab.errors import DataError
 from gptlab.tokenizer import Tokenizer
@@ -51,17 +51,14 @@ def export_nanogpt(dataset: TokenDataset, folder: str | Path, *, overwrite: bool
             raise DataError(f"{path} exists; choose another folder, or overwrite it")
     partials = {path.with_name(f".{path.name}.partial"): path for path in parts}
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for partial, path in partials.items():
-            with partial.open("wb") as stream:
-                _write(parts[path], stream)
-        (folder / DEV_FILE).unlink(missing_ok=True)
-        for partial, path in partials.items():
-            partial.replace(path)
-    except OSError as error:
-        raise DataError(
-            f"{folder} can't be written: {error.strerror}; choose another folder"
-        ) from None
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            for partial, path in partials.items():
+                with partial.open("wb") as stream:
+                    _write(parts[path], stream)
+            (folder / DEV_FILE).unlink(missing_ok=True)
+            for partial, path in partials.items():
+                partial.replace(path)
     finally:
         for partial in partials:
             partial.unlink(missing_ok=True)
@@ -87,20 +84,13 @@ def import_nanogpt(
     """
     source, output = Path(source), Path(output)
     train, dev = (source / TRAIN_FILE, source / DEV_FILE) if source.is_dir() else (source, None)
-    if output.exists() and not (overwrite and is_dataset(output)):
-        remedy = "overwrite it" if is_dataset(output) else "remove it"
-        raise DataError(f"{output} exists; choose another folder, or {remedy}")
-    try:
-        with staged(output) as partial:
-            if dev is not None and dev.exists():
-                _read_part(dev, partial / DEV, tokenizer, name=output)
-            tokenizer.save(partial / TOKENIZER)
-            _read_part(train, partial, tokenizer, name=output)
-            publish(partial, output)
-    except OSError as error:
-        raise DataError(
-            f"{output} can't be written: {error.strerror}; choose another folder"
-        ) from None
+    check_output(output, overwrite=overwrite)
+    with writing(output), staged(output) as partial:
+        if dev is not None and dev.exists():
+            _read_part(dev, partial / DEV, tokenizer, name=output)
+        tokenizer.save(partial / TOKENIZER)
+        _read_part(train, partial, tokenizer, name=output)
+        publish(partial, output)
     return TokenDataset(output, tokenizer=tokenizer.fingerprint())
 
 

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from gptlab.data.shards import Int64Array
-
-UInt64Array = npt.NDArray[np.uint64]
+from gptlab.numbers import UInt64Array
+from gptlab.numbers import mix as mix
 
 # With fewer, the orders of a handful of places are not equally frequent.
 _ROUNDS = 10
@@ -49,20 +49,6 @@ def permuted(places: npt.ArrayLike, n: int, *, seed: int, epoch: int) -> Int64Ar
 def random_words(*key: int, count: int) -> UInt64Array:
     """`count` random words that are a pure function of `key`, (count,) uint64."""
     return np.random.SeedSequence(key).generate_state(count, np.uint64).astype(np.uint64)
-
-
-def mix(values: UInt64Array) -> UInt64Array:
-    """A one-to-one function of 64 bits that looks random: the finalizer of SplitMix64.
-
-    Guy Steele, Doug Lea and Christine Flood, "Fast Splittable Pseudorandom Number Generators"
-    (2014), https://doi.org/10.1145/2714064.2660195.
-    """
-    values = values ^ (values >> np.uint64(30))
-    values *= np.uint64(0xBF58476D1CE4E5B9)
-    values ^= values >> np.uint64(27)
-    values *= np.uint64(0x94D049BB133111EB)
-    values ^= values >> np.uint64(31)
-    return values
 
 
 def _stir(values: UInt64Array, keys: UInt64Array, a: np.uint64, b: np.uint64) -> UInt64Array:

@@ -55,9 +55,7 @@ def flush(path: Path) -> None:
 
 def too_short(path: Path) -> DataError:
     """The error of a file that has less than was written."""
-    return DataError(
-        f"{path} is missing or shorter than it was, so this can't go on; prepare the data anew"
-    )
+    return DataError(f"{path} is missing or shorter than it was")
 
 
 class GrowingFile:

@@ -7,7 +7,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from gptlab.data.shards import is_dataset
 from gptlab.errors import DataError
+
+
+def check_output(folder: Path, *, overwrite: bool) -> None:
+    """Find out whether a dataset may be published as `folder`.
+
+    Raises:
+        DataError: Something else is there, or a dataset that must not be replaced.
+    """
+    if not os.path.lexists(folder) or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if not is_dataset(folder):
+        raise DataError(f"{folder} is no dataset, so it is not replaced; choose another --output")
+    if not overwrite:
+        raise DataError(f"{folder} exists already; write --overwrite to replace it, or --output")
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from gptlab.config import PrepareConfig
 from gptlab.corpus.duplicates import Duplicates
 from gptlab.data.preparation.examine import Examined
 from gptlab.data.preparation.journal import Journal
-from gptlab.data.preparation.reading import DEV, TRAIN
+from gptlab.data.preparation.reading import DEV, NOT_DRAWN, TRAIN
 from gptlab.data.shard_writer import DatasetWriter
 from gptlab.errors import DataError
 from gptlab.tokenizer import Tokenizer
@@ -106,22 +106,30 @@ class Collector:
         if item.is_first:
             document = self._document = _Document()
         document.add(examined)
-        if examined.ids is not None:
+        is_whole = item.is_first and item.is_last
+        if examined.ids is not None and not is_whole:
             self.writers[item.part].write(examined.ids)
         if not item.is_last:
             return
-        reason, detail = item.reason, item.detail
-        if reason is None and self._duplicates is not None:
-            verdict = self._duplicates.verdict(
-                item.name, bytes.fromhex(document.content), examined.signature
-            )
-            if verdict is not None:
-                reason, detail = verdict.reason, verdict.original
+        reason, detail = self._verdict(examined)
         self._count(reason)
-        if reason is None:
-            self._keep(item.part)
-        else:
-            self._leave_out(item.name, item.part, reason, detail)
+        if reason is not None:
+            self.writers[item.part].roll_back()
+            self._leave_out(item.name, reason, detail)
+            return
+        if examined.ids is not None and is_whole:
+            self.writers[item.part].write(examined.ids)
+        self._keep(item.part)
+
+    def _verdict(self, examined: Examined) -> tuple[str | None, str]:
+        """Why the document that ends here is left out, and a detail; None if it is not."""
+        item = examined.item
+        if item.reason is None and self._duplicates is not None:
+            content = bytes.fromhex(self._document.content)
+            found = self._duplicates.verdict(item.name, content, examined.signature)
+            if found is not None:
+                return found.reason, found.original
+        return item.reason, item.detail
 
     def _count(self, reason: str | None) -> None:
         counts, document = self.counts, self._document
@@ -138,11 +146,12 @@ class Collector:
         self.counts.kept_characters[part] += self._document.characters
         self.counts.kept_bytes[part] += self._document.bytes
 
-    def _leave_out(self, name: str, part: str, reason: str, detail: str) -> None:
-        self.writers[part].roll_back()
+    def _leave_out(self, name: str, reason: str, detail: str) -> None:
         self.counts.left_out[reason] += 1
-        line = {"document": name, "reason": reason} | ({"detail": detail} if detail else {})
-        self._rejects.write(json.dumps(line).encode() + b"\n")
+        # Nothing is wrong with what is not drawn, and there may be any number of it.
+        if reason != NOT_DRAWN:
+            line = {"document": name, "reason": reason} | ({"detail": detail} if detail else {})
+            self._rejects.write(json.dumps(line).encode() + b"\n")
 
     def state(self) -> dict[str, Any]:
         """All that another collector needs to go on from here; what it holds is flushed."""
@@ -199,7 +208,7 @@ def _open_at(path: Path, size: int | None) -> BufferedRandom:
     if size is None:
         return path.open("w+b")
     if not path.is_file() or path.stat().st_size < size:
-        raise DataError(f"{path} is damaged; write --overwrite to begin anew")
+        raise DataError(f"{path} is missing or shorter than it was")
     stream = path.open("r+b")
     stream.truncate(size)
     stream.seek(size)

@@ -1,6 +1,7 @@
 """The end of a preparation: manifests, the tokenizer, and what there is to report."""
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ class Report:
 
     read_documents: int
     read_bytes: int
-    """Of text in UTF-8; what could not be read has none."""
+    """Of text in UTF-8, as far as it could be read."""
     documents: dict[str, int]
     """Kept, by part: train and, if there is one, dev."""
     tokens: dict[str, int]
@@ -57,9 +58,10 @@ def finish(
         bytes={part: counts.kept_bytes[part] for part in writers},
         left_out=left_out,
     )
+    # A kill may have left the beginning of a file there.
+    shutil.rmtree(collector.folder / TOKENIZER, ignore_errors=True)
     tokenizer.save(collector.folder / TOKENIZER)
-    # The dataset in the folder above is complete only when all within it is.
-    for part, writer in reversed(writers.items()):
+    for part, writer in writers.items():
         writer.finish(**_facts(part, report, counts, config, corpus, tokenizer))
     if config.split == "random-windows":
         _hold_out_windows(collector.folder)

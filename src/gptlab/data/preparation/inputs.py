@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from gptlab.corpus.compression import PIECE_BYTES
+from gptlab.data.staging import writing
 from gptlab.errors import ConfigError
 
 STANDARD_INPUT = "-"
@@ -18,14 +19,19 @@ def spooled(folder: Path, *, name: str) -> Path:
     to a preparation that goes on.
 
     Raises:
-        ConfigError: `name` is no file's name.
+        ConfigError: `name` is no file's name, or standard input is closed.
+        DataError: The copy can't be written.
     """
-    if Path(name).name != name:
+    if Path(name).name != name or name == "..":
         raise ConfigError(f"input_name is '{name}', but it is a file's name, as in x.jsonl")
-    folder.mkdir(exist_ok=True)
+    if sys.stdin is None:
+        raise ConfigError("standard input is closed; pipe a text into it, or name a file")
     path = folder / name
     digest = hashlib.sha256()
-    with path.open("wb") as copy:
+    with writing(folder):
+        folder.mkdir(exist_ok=True)
+        copy = path.open("wb")
+    with writing(folder), copy:
         while data := sys.stdin.buffer.read(PIECE_BYTES):
             digest.update(data)
             copy.write(data)

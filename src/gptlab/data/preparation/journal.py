@@ -1,24 +1,31 @@
 """Where a preparation stands, so that it goes on there after a kill.
 
 OUTPUT.unfinished/
-  dataset/         what becomes OUTPUT
-  work/            what is known of duplicates, and journal.json
-  input/           a copy of standard input
+dataset/         what becomes OUTPUT
+work/            what is known of duplicates, and journal.json
+standard input/  a copy of it, if it is a source
 """
 
 import json
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from gptlab.data.preparation.reading import Place
+from gptlab.data.staging import writing
 from gptlab.errors import DataError
 
 _JOURNAL = "journal.json"
+_LOCK = "lock"
 _SECONDS_BETWEEN = 5.0
+
+
+def unfinished_folder(output: Path) -> Path:
+    """Where the preparation of `output` is until it is done."""
+    return output.with_name(f"{output.name}.unfinished")
 
 
 class Journal:
@@ -32,7 +39,7 @@ class Journal:
     def __init__(self, folder: Path, job: dict[str, Any]) -> None:
         self.dataset = folder / "dataset"
         self.work = folder / "work"
-        self._folder = folder
+        self.folder = folder
         self._job = job
         self._written = time.monotonic()
 
@@ -49,11 +56,12 @@ class Journal:
             former = record["job"]
             names = [name for name in self._job if self._job[name] != former.get(name)]
             raise DataError(
-                f"{self._folder} is an unfinished preparation that differs in "
+                f"{self.folder} is an unfinished preparation that differs in "
                 f"{', '.join(names)}; finish it as it was begun, or write --overwrite to begin anew"
             )
         for made in (self.dataset, self.work):
-            shutil.rmtree(made, ignore_errors=True)
+            if made.exists():
+                shutil.rmtree(made)
             made.mkdir()
         return Place(), None
 
@@ -76,7 +84,8 @@ class Journal:
         except (OSError, ValueError):
             return None
         is_whole = isinstance(record, dict) and record.keys() == {"job", "place", "state"}
-        return record if is_whole else None
+        # Without the dataset, it was published, and there was no time to remove the rest.
+        return record if is_whole and self.dataset.is_dir() else None
 
     def end(self) -> None:
         """Forget everything: there is nothing to go on with."""
@@ -88,10 +97,15 @@ def workplace(folder: Path) -> Iterator[None]:
     """Hold `folder` for this process; it stays behind if there is a journal in it.
 
     Raises:
-        DataError: Another process holds it.
+        DataError: Another process holds it, it is of something else, or it can't be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
+    path = folder / _LOCK
+    if folder.exists() and not path.exists() and not (folder.is_dir() and _is_empty(folder)):
+        raise DataError(f"{folder} is in the way; move or remove it, or choose another --output")
+    with ExitStack() as stack:
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = stack.enter_context(path.open("w"))
         if not _is_locked(lock.fileno()):
             raise DataError(f"another process is writing to {folder}; wait until it is done")
         try:
@@ -101,13 +115,18 @@ def workplace(folder: Path) -> Iterator[None]:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
+def _is_empty(folder: Path) -> bool:
+    return not any(folder.iterdir())
+
+
 def _is_locked(descriptor: int) -> bool:
     try:
         import fcntl
     except ImportError:  # Windows has no such lock; there it is up to the user.
         return True
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Unlike flock's, it does not live on in workers that outlive a kill.
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         return False
     return True

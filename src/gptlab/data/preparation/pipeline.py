@@ -2,10 +2,10 @@
 
 import hashlib
 import sys
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +15,19 @@ from gptlab.config import FilterConfig, PrepareConfig
 from gptlab.corpus import Corpus, open_corpus
 from gptlab.corpus.filters import DocumentFilter
 from gptlab.data.preparation.collect import Collector, Counts
-from gptlab.data.preparation.examine import Examined, Examiner
+from gptlab.data.preparation.examine import Examiner
 from gptlab.data.preparation.finish import Report, finish
 from gptlab.data.preparation.inputs import STANDARD_INPUT, spooled
-from gptlab.data.preparation.journal import Journal, workplace
-from gptlab.data.preparation.reading import TRAIN, Place, Reader, sections_of
+from gptlab.data.preparation.journal import Journal, unfinished_folder, workplace
+from gptlab.data.preparation.reading import DEV, TRAIN, Item, Place, Reader, sections_of
 from gptlab.data.shard_files import VERSION
-from gptlab.data.shards import is_dataset
-from gptlab.data.staging import publish, writing
+from gptlab.data.staging import check_output, publish, writing
 from gptlab.errors import ConfigError, DataError
 from gptlab.parallel import batched, parallel_map
 from gptlab.tokenizer import Tokenizer, load_tokenizer
 
 _BATCH_CHARACTERS = 1 << 20
+_ITEM_CHARACTERS = 256
 _NAMED_REASONS = 3
 # What may change between a preparation that was cut off and the one that goes on with it.
 _FREE = {"output", "overwrite", "processes", "quiet", "sources", "tokenizer"}
@@ -62,25 +62,45 @@ def prepare(config: PrepareConfig, *, tokenizer: Tokenizer | None = None) -> Pre
         TokenizerError: The tokenizer can't be loaded.
         WorkerError: A worker process was killed.
     """
-    output = _checked_output(config)
+    output = _output(config)
+    check_output(output, overwrite=config.overwrite)
     tokenizer = tokenizer or _named_tokenizer(config)
     if config.mode == "chunk" and config.short == "pad" and tokenizer.pad_id is None:
         raise ConfigError("short is 'pad', but the tokenizer has no such token; write --short keep")
-    unfinished = output.with_name(f"{output.name}.unfinished")
-    with writing(output), workplace(unfinished):
+    unfinished = unfinished_folder(output)
+    with workplace(unfinished):
+        # Another process may have been at work until now.
+        check_output(output, overwrite=config.overwrite)
         corpus = _open(config, unfinished)
         journal = Journal(unfinished, _job(config, corpus, tokenizer))
-        place, state = journal.begin(overwrite=config.overwrite)
-        collector = Collector(journal, config=config, tokenizer=tokenizer, state=state)
+        with writing(output):
+            place, state = journal.begin(overwrite=config.overwrite)
+            collector = _collector(journal, config, tokenizer, state)
         with closing(collector):
             _run(config, corpus, tokenizer, place=place, collector=collector, journal=journal)
-        if not collector.counts.kept_documents[TRAIN]:
+        for part in collector.writers:
+            if not collector.counts.kept_documents[part]:
+                journal.end()
+                raise DataError(_nothing_kept(part, collector.counts, corpus))
+        with writing(output):
+            report = finish(collector, config=config, corpus=corpus, tokenizer=tokenizer)
+            check_output(output, overwrite=config.overwrite)
+            publish(journal.dataset, output)
             journal.end()
-            raise DataError(_nothing_kept(collector.counts, corpus))
-        report = finish(collector, config=config, corpus=corpus, tokenizer=tokenizer)
-        publish(journal.dataset, output)
-        journal.end()
     return PrepareResult(output, report, resumed=state is not None)
+
+
+def _collector(
+    journal: Journal, config: PrepareConfig, tokenizer: Tokenizer, state: dict[str, Any] | None
+) -> Collector:
+    try:
+        return Collector(journal, config=config, tokenizer=tokenizer, state=state)
+    except DataError as error:
+        if state is None:
+            raise
+        raise DataError(
+            f"{error}, so that the preparation can't go on; remove {journal.folder}"
+        ) from None
 
 
 def _run(
@@ -92,6 +112,7 @@ def _run(
     collector: Collector,
     journal: Journal,
 ) -> None:
+    output = _output(config)
     filters = config.part(FilterConfig)
     signed = config.near_duplicates is not None
     reader = Reader(
@@ -101,27 +122,29 @@ def _run(
         divisible=tokenizer.divisible,
         judged=DocumentFilter(filters).is_active or signed,
     )
-    batches = batched(reader.items(place), _BATCH_CHARACTERS, length=lambda item: len(item.text))
+    batches = batched(reader.items(place), _BATCH_CHARACTERS, length=_weight)
     # What a tokenizer works out when it is first used, workers that are forked get from here.
     tokenizer.encode_to_array("")
     examine = partial(Examiner, tokenizer, filters, signed)
     results = parallel_map(examine, batches, processes=config.processes)
     with closing(results), _bar(config, corpus) as bar:
-        for examined in _each(results):
+        for examined in chain.from_iterable(results):
             if collector.is_full:
                 break
-            collector.take(examined)
-            place = examined.item.next
+            with writing(output):
+                collector.take(examined)
+                place = examined.item.next
+                if journal.is_due:
+                    journal.note(place, collector.state())
             bar.update(examined.item.stored - bar.n)
-            if journal.is_due:
-                journal.note(place, collector.state())
-    # A kill while the datasets are completed must find a state that fits them.
-    journal.note(place, collector.state())
+    with writing(output):
+        # A kill while the datasets are completed must find a state that fits them.
+        journal.note(place, collector.state())
 
 
-def _each(batches: Iterator[list[Examined]]) -> Iterator[Examined]:
-    for batch in batches:
-        yield from batch
+def _weight(item: Item) -> int:
+    """What counts for the length of a batch: an item without text takes memory too."""
+    return len(item.text) + _ITEM_CHARACTERS
 
 
 def _bar(config: PrepareConfig, corpus: Corpus) -> "tqdm[Any]":
@@ -135,21 +158,17 @@ def _bar(config: PrepareConfig, corpus: Corpus) -> "tqdm[Any]":
     )
 
 
-def _checked_output(config: PrepareConfig) -> Path:
-    if config.output is None:
-        raise ConfigError("there is no output; name the dataset's folder with --output")
+def _output(config: PrepareConfig) -> Path:
     if not config.sources:
         raise ConfigError(
             "there is no source; name files and folders, or - for standard input, in front of the "
             "flags"
         )
+    if config.output is None:
+        raise ConfigError("there is no output; name the dataset's folder with --output")
     output = Path(config.output)
-    if not output.exists():
-        return output
-    if not is_dataset(output) and not (output.is_dir() and not any(output.iterdir())):
-        raise DataError(f"{output} is no dataset, so it is not replaced; choose another --output")
-    if is_dataset(output) and not config.overwrite:
-        raise DataError(f"{output} exists already; write --overwrite to replace it, or --output")
+    if output.name in ("", ".."):
+        raise ConfigError(f"output is '{config.output}'; give the dataset's folder a name")
     return output
 
 
@@ -163,6 +182,8 @@ def _named_tokenizer(config: PrepareConfig) -> Tokenizer:
 
 
 def _open(config: PrepareConfig, unfinished: Path) -> Corpus:
+    if config.sources.count(STANDARD_INPUT) > 1:
+        raise ConfigError("standard input is named twice; name - once")
     sources = [
         spooled(unfinished / "standard input", name=config.input_name)
         if source == STANDARD_INPUT
@@ -193,10 +214,11 @@ def _job(config: PrepareConfig, corpus: Corpus, tokenizer: Tokenizer) -> dict[st
     }
 
 
-def _nothing_kept(counts: Counts, corpus: Corpus) -> str:
+def _nothing_kept(part: str, counts: Counts, corpus: Corpus) -> str:
+    purpose = {TRAIN: "training", DEV: "evaluation, for which dev_size holds a part out"}[part]
     reasons = [f"{count:,} {reason}" for reason, count in counts.left_out.most_common()]
     return (
-        f"no document of {corpus.root} is kept for training: "
-        f"{', '.join(reasons[:_NAMED_REASONS]) or 'there is none'}; "
+        f"no document of {corpus.root} is kept for {purpose}: left out are "
+        f"{', '.join(reasons[:_NAMED_REASONS]) or 'none'}; "
         "change the filters, or give other sources"
     )

@@ -12,6 +12,7 @@ from gptlab.corpus.split import DRAWS, draw
 from gptlab.tokenizer.chunks.patterns import blocks
 
 TRAIN, DEV = "train", "dev"
+NOT_DRAWN = "not in the fraction"
 
 # A longer document goes through in parts, so that it is never held whole.
 _WHOLE_CHARACTERS = 1 << 24
@@ -117,7 +118,7 @@ class Reader:
     ) -> Iterator[Item]:
         """The document as items like `template`, without the first `passed` ones."""
         if self._is_left_out(document):
-            yield template._replace(reason="not in the fraction")
+            yield template._replace(reason=NOT_DRAWN)
             return
         if isinstance(document, Unreadable):
             yield template._replace(reason=document.reason, detail=document.message)
