@@ -35,7 +35,7 @@ def test_importing_gptlab_loads_nothing_heavy():
 
 
 def test_help_does_not_import_torch():
-    for command in ("train", "generate", "tokenize"):
+    for command in ("train", "generate", "tokenize", "prepare"):
         code = (
             f"from gptlab.cli.{command} import main\nsys.argv = ['x', '--help']\n"
             "try: main()\nexcept SystemExit as end: assert not end.code"

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -42,7 +43,8 @@ def test_it_says_what_it_kept_and_left_out(here, monkeypatch, capsys):
     assert err == ""
     assert out.startswith("data: 20 of 21 documents\n")
     assert "left out: 1 not UTF-8" in out
-    assert "each of them is named in data/rejects.jsonl" in out
+    assert "named in data/rejects.jsonl" in out
+    assert out.endswith("now: gptlab-train --train_data data\n")
     assert TokenDataset("data").dev == Path("data/dev")
 
 
@@ -78,6 +80,32 @@ def test_a_dataset_is_verified_by_name(here, monkeypatch, capsys):
     shard.write_bytes(content)
     assert run(monkeypatch, "data --verify") == 2
     assert "data/tokens-00000.bin is missing or damaged" in capsys.readouterr().err
+
+
+def test_a_dataset_with_another_tokenizer_in_it_is_refused(here, monkeypatch, capsys):
+    run(monkeypatch, "texts --output data --tokenizer tok --quiet")
+    BPETokenizer([]).save("data/tokenizer")
+    assert run(monkeypatch, "data --verify") == 2
+    assert "data/tokenizer is another tokenizer" in capsys.readouterr().err
+
+
+def test_windows_are_counted(here, monkeypatch, capsys):
+    line = "texts --output data --tokenizer tok --mode segment --segment_len 8 --stride 3"
+    assert run(monkeypatch, f"{line} --dev_size 0.2 --split random-windows") == 0
+    found = re.findall(r"(\w+) +([\d,]+) windows", capsys.readouterr().out)
+    counts = {part: int(count.replace(",", "")) for part, count in found}
+    windows = (len(TokenDataset("data")) - 1 - 8) // 3 + 1
+    assert counts["train"] + counts["dev"] == windows
+    assert 0.1 < counts["dev"] / windows < 0.3
+
+
+def test_the_fault_of_a_single_file_is_told_in_full(here, monkeypatch, capsys):
+    assert run(monkeypatch, "texts/bad.txt --output data --tokenizer tok") == 2
+    err = capsys.readouterr().err
+    assert "texts/bad.txt is not UTF-8 text (byte 0xff at offset 0); convert it" in err
+    Path("rows.jsonl").write_text('{"body": "a"}\n{"body": "b"}\n')
+    assert run(monkeypatch, "rows.jsonl --output data --tokenizer tok --field bdy") == 2
+    assert "has no field 'bdy', only ['body']" in capsys.readouterr().err
 
 
 def test_nanogpts_layout_out_and_in(here, monkeypatch, capsys):

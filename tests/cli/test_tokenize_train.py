@@ -224,3 +224,25 @@ def test_a_killed_worker_is_one_line(training_in_workers):
     assert process.returncode == 2
     assert re.fullmatch("gptlab-tokenize: a worker process was killed.*\n", err)
     assert not Path("rows").exists()
+
+
+def test_rows_without_text_are_left_out_and_counted(workplace, command):
+    Path("rows.jsonl").write_text('{"text": "hello hello"}\n{"text": \n{"other": 1}\n')
+    code, out, err = command(main, "--train", "rows.jsonl", "--vocab_size", 262)
+    assert code == 0
+    assert out.startswith("rows: 262 tokens")
+    assert err == "gptlab-tokenize: 2 row(s) left out that have no text\n"
+    Path("none.jsonl").write_text('{"other": 1}\n' * 3)
+    code, _, err = command(main, "--train", "none.jsonl", "--vocab_size", 262)
+    assert code == 2
+    assert "has no field 'text'" in err
+
+
+def test_only_files_that_are_meant_are_read(workplace, command):
+    Path("src").mkdir()
+    Path("src/a.py").write_text("hello hello")
+    Path("src/b.txt").write_text("not this")
+    argv = ["--train", "src", "--vocab_size", 262, "--include", "*.py"]
+    code, out, _ = command(main, *argv)
+    assert code == 0
+    assert "from 1 file(s)" in out

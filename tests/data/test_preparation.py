@@ -193,7 +193,7 @@ def test_what_is_held_out_is_in_no_training_document(tmp_path, kind):
             (source / f"{name}.jsonl").write_text("".join(lines))
     else:
         (source / "all.txt").write_text("".join(texts))
-    result = prepare(source, tmp_path / "data", dev_size=0.2, mode="segment", segment_len=8)
+    result = prepare(source, tmp_path / "data", dev_size=0.2, mode="segment", stride=3)
     train, dev = texts_in(result.path), texts_in(result.path / "dev")
     if kind == "one text":
         assert train[0] + dev[0] == "".join(texts)
@@ -246,9 +246,7 @@ def test_bad_input_is_counted_named_and_passed_over(tmp_path):
 
 def test_a_source_without_any_good_document_makes_no_dataset(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"caf\xe9")
-    with pytest.raises(
-        DataError, match=r"no document of .*a.txt is kept for training: left out are 1 not UTF-8"
-    ):
+    with pytest.raises(DataError, match=r"a.txt is not UTF-8 text"):
         prepare(tmp_path / "a.txt", tmp_path / "data")
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
 
@@ -459,6 +457,19 @@ def test_what_has_no_text_takes_its_place_in_a_batch(tmp_path, monkeypatch):
     assert max(sizes) < 5000
 
 
+@pytest.mark.parametrize("end", ["", " and more"])
+def test_a_word_without_end_is_left_out(tmp_path, monkeypatch, end):
+    monkeypatch.setattr(reading, "_LONGEST_CHUNK", 1000)
+    monkeypatch.setattr(reading, "_PART_CHARACTERS", 100)
+    (tmp_path / "a.txt").write_text("some words " + "x" * 5000 + end)
+    (tmp_path / "b.txt").write_text("word " * 1000)
+    for whole in (10**6, 3000):
+        monkeypatch.setattr(reading, "_WHOLE_CHARACTERS", whole)
+        result = prepare([tmp_path / "a.txt", tmp_path / "b.txt"], tmp_path / f"{whole}")
+        assert result.report.left_out == {"a word too long to be encoded": 1}
+        assert texts_in(result.path) == ["word " * 1000]
+
+
 @pytest.mark.parametrize("output", [".", "..", "data/.."])
 def test_an_output_has_a_name(folder, output):
     with pytest.raises(ConfigError, match="give the dataset's folder a name"):
@@ -477,6 +488,8 @@ def test_a_broken_link_is_something_at_the_output(folder, tmp_path):
         ({"seq_len": 64}, "seq_len is for mode 'chunk', but mode is 'stream'"),
         ({"mode": "chunk", "stride": 3}, "stride is for mode 'segment', but mode is 'chunk'"),
         ({"keyword_mode": "import"}, "keyword_mode does nothing without keywords"),
+        ({"mode": "segment", "segment_len": 8, "stride": 9}, "tokens would be passed over"),
+        ({"min_lines": 3, "max_lines": 2}, "min_lines is 3, but max_lines is 2"),
     ],
 )
 def test_a_setting_without_effect_is_refused(settings, message):

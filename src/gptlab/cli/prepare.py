@@ -12,15 +12,17 @@ from gptlab.cli.flags import CommandLine
 from gptlab.cli.main import INTERRUPTED, run
 from gptlab.config import PrepareConfig
 from gptlab.data.shards import is_dataset
-from gptlab.errors import ConfigError
+from gptlab.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
+    from gptlab.data import TokenDataset
     from gptlab.data.preparation import PrepareResult
 
 _RANDOM_WINDOWS = (
     "windows held out at random share text with those for training, so that the evaluation loss is "
     "too low; use it to compare with papers that do so, and --split documents otherwise"
 )
+_CONSEQUENCES = {"damaged": ", and what follows in the same file"}
 
 
 class PrepareCommand(PrepareConfig, CommandLine):
@@ -67,6 +69,7 @@ def _main(command: PrepareCommand) -> int:
         data = TokenDataset(dataset)
         for part in [data, *([TokenDataset(data.dev)] if data.dev else [])]:
             part.verify()
+            _verify_tokenizer(part)
             print(f"{part.folder}: {len(part):,} tokens, all as they were written")
     if command.check:
         from gptlab.cli.prepare_check import check
@@ -77,6 +80,18 @@ def _main(command: PrepareCommand) -> int:
 
         export_bin(command, dataset, Path(command.export_bin))
     return 0
+
+
+def _verify_tokenizer(dataset: "TokenDataset") -> None:
+    from gptlab.tokenizer import load_tokenizer
+
+    if dataset.tokenizer is not None:
+        saved = load_tokenizer(str(dataset.tokenizer)).fingerprint()
+        if saved != dataset.manifest["tokenizer"]:
+            raise DataError(
+                f"{dataset.tokenizer} is another tokenizer than the one that made the dataset; "
+                "prepare the data again"
+            )
 
 
 def _named_dataset(command: PrepareCommand) -> Path:
@@ -123,22 +138,25 @@ def _prepare(command: PrepareCommand) -> "PrepareResult | None":
 
 def _summary(result: "PrepareResult", *, seconds: float) -> str:
     report = result.report
-    lines = [
-        f"{result.path}: {sum(report.documents.values()):,} of {report.read_documents:,} documents",
-        *(
-            f"  {part:5}  {report.tokens[part]:,} tokens of {count:,} documents, "
+    kept = report.read_documents - sum(report.left_out.values())
+    lines = [f"{result.path}: {kept:,} of {report.read_documents:,} documents"]
+    for part, tokens in report.tokens.items():
+        windows = report.windows[part]
+        cut = "" if windows is None else f"{windows:,} windows in "
+        lines.append(
+            f"  {part:5}  {cut}{tokens:,} tokens of {report.documents[part]:,} documents, "
             f"{_size(report.bytes[part])}"
-            for part, count in report.documents.items()
-        ),
-        *(f"  left out: {count:,} {reason}" for reason, count in report.left_out.items()),
-    ]
+        )
+    for reason, count in report.left_out.items():
+        lines.append(f"  left out: {count:,} {reason}{_CONSEQUENCES.get(reason, '')}")
     if report.left_out:
-        lines.append(f"  each of them is named in {result.path / 'rejects.jsonl'}")
+        lines.append(f"  named in {result.path / 'rejects.jsonl'}")
     rate = f"{_size(report.read_bytes)} in {seconds:,.1f} s"
     if result.resumed:
         lines.append(f"  {rate}, some of it before the former preparation was cut off")
     else:
         lines.append(f"  {rate}: {_size(report.read_bytes / seconds)}/s")
+    lines.append(f"now: gptlab-train --train_data {result.path}")
     return "\n".join(lines)
 
 

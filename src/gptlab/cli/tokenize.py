@@ -27,6 +27,8 @@ _PURPOSES = {
     "processes": ("train",),
     "field": _TEXTS,
     "errors": _TEXTS,
+    "include": ("train",),
+    "gitignore": ("train",),
     "output": _NEW,
     "overwrite": _NEW,
     "allow_special": ("encode",),
@@ -59,6 +61,10 @@ class TokenizeCommand(CommandLine):
     """Which field of JSON lines, or column of Parquet, holds the text."""
     errors: Literal["strict", "replace"] = "strict"
     """About bytes that are not UTF-8: refuse the file, or read them as U+FFFD."""
+    include: tuple[Source, ...] = ()
+    """Of folders to train on, only the files that match one of these patterns, as in '*.py'."""
+    gitignore: bool = False
+    """Of folders to train on, leave out what their .gitignore files name."""
     processes: PositiveInt | None = None
     """Processes that share the reading; one a core if not given."""
     output: Source | None = None

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gptlab.cli.tokenize_output import check_tokenizer_output, print_cut
-from gptlab.corpus import Corpus, open_corpus
+from gptlab.corpus import Corpus, Document, open_corpus
 from gptlab.corpus.compression import compression
-from gptlab.errors import ConfigError
+from gptlab.errors import ConfigError, DataError
 from gptlab.tokenizer import SPECIAL_TOKENS, Tokenizer, train_bpe
 from gptlab.tokenizer.adapters import SENTENCEPIECE_FILE, train_sentencepiece
 from gptlab.tokenizer.formats.huggingface import TOKENIZER_FILE
@@ -36,7 +36,13 @@ def train_tokenizer(command: "TokenizeCommand") -> Tokenizer:
     """
     kind = command.tokenizer_type or "default"
     _check_kind(command, kind)
-    corpus = open_corpus(command.train, field=command.field, errors=command.errors)
+    corpus = open_corpus(
+        command.train,
+        field=command.field,
+        errors=command.errors,
+        include=command.include,
+        gitignore=command.gitignore,
+    )
     folder = _folder(command, corpus)
     file = SENTENCEPIECE_FILE if kind == "sentencepiece" else TOKENIZER_FILE
     check_tokenizer_output(folder, overwrite=command.overwrite, file=file)
@@ -49,6 +55,8 @@ def train_tokenizer(command: "TokenizeCommand") -> Tokenizer:
     texts = _CountedTexts(corpus)
     tokenizer = _train(command, kind, texts)
     seconds = time.perf_counter() - start
+    if texts.left_out:
+        warnings.warn(f"{texts.left_out} row(s) left out that have no text", stacklevel=1)
     tokenizer.save(folder)
     print(
         f"{folder}: {tokenizer.vocab_size:,} tokens from {len(corpus.files)} file(s), "
@@ -92,14 +100,28 @@ def _train(command: "TokenizeCommand", kind: str, texts: "_CountedTexts") -> Tok
 
 
 class _CountedTexts:
-    """The documents of a corpus in pieces, and how many bytes have been read of them."""
+    """The documents of a corpus in pieces, and how much has been read of them.
+
+    A row that has no text is left out, unless all are; a file that can't be read is an error.
+    """
 
     def __init__(self, corpus: Corpus) -> None:
         self._corpus = corpus
         self.bytes = 0
+        self.left_out = 0
 
     def __iter__(self) -> Iterator[Iterator[str]]:
-        return map(self._counted, self._corpus.streams())
+        fault = None
+        for document in self._corpus.read():
+            if isinstance(document, Document):
+                yield self._counted(document.pieces)
+            elif not document.is_row:
+                raise DataError(document.message)
+            else:
+                self.left_out += 1
+                fault = fault or document
+        if fault and not self.bytes:
+            raise DataError(fault.message)
 
     def _counted(self, pieces: Iterator[str]) -> Iterator[str]:
         for piece in pieces:

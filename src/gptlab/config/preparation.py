@@ -56,6 +56,16 @@ class FilterConfig(Settings):
     python_valid: bool = False
     """Keep only what parses as Python."""
 
+    @model_validator(mode="after")
+    def _has_room(self) -> Self:
+        for what in ("characters", "lines"):
+            least, most = getattr(self, f"min_{what}"), getattr(self, f"max_{what}")
+            if most is not None and least > most:
+                raise ConfigError(
+                    f"min_{what} is {least}, but max_{what} is {most}; change one of them"
+                )
+        return self
+
 
 class WindowConfig(Settings):
     """How training windows are cut from the tokens."""
@@ -126,6 +136,11 @@ class PrepareConfig(FilterConfig, WindowConfig):
                 raise ConfigError(
                     f"{name} is for mode '{mode}', but mode is '{self.mode}'; change one of them"
                 )
+        if self.stride > self.segment_len:
+            raise ConfigError(
+                f"stride is {self.stride}, but segment_len is {self.segment_len}, so that tokens "
+                "would be passed over; write a smaller --stride"
+            )
         if self.keyword_mode != "any" and not self.keywords:
             raise ConfigError("keyword_mode does nothing without keywords; write --keywords too")
         if self.split == "random-windows" and not (self.mode == "segment" and self.dev_size):

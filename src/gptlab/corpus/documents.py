@@ -14,6 +14,9 @@ from gptlab.corpus.split import draw
 # A file that ends within these is read at once, so that no file stays open for it.
 _READ_AHEAD_PIECES = 2
 
+# Where a file with rows has one of these, there is nothing more to read in it.
+_FAULTS_OF_FILES = {"damaged", "gone", "unreadable", "link to a folder", "no regular file"}
+
 
 class Document(NamedTuple):
     """A text that can be read."""
@@ -43,9 +46,15 @@ class Unreadable(NamedTuple):
     stored: int
     reason: str
     """The kind of fault, for counting: "binary", "not UTF-8", "damaged", "unreadable", "gone",
-    "empty", "broken line", "no such field", "not a string", "null" or "half a surrogate pair"."""
+    "link to a folder", "no regular file", "empty", "broken line", "no such field", "not a string",
+    "null" or "half a surrogate pair"."""
     message: str
     """The fault as one line with its remedy."""
+
+    @property
+    def is_row(self) -> bool:
+        """Whether a single row holds no text, and its file can be read."""
+        return self.row > 0 and self.reason not in _FAULTS_OF_FILES
 
 
 @dataclass(frozen=True)

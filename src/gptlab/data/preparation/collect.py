@@ -164,6 +164,11 @@ class Collector:
             "writers": {part: writer.state() for part, writer in self.writers.items()},
         }
 
+    def first_detail(self) -> str:
+        """What is wrong with the first document among the rejects, once they are closed."""
+        with (self.folder / REJECTS).open(encoding="utf-8") as lines:
+            return str(json.loads(next(lines, "{}")).get("detail", ""))
+
     def close(self) -> None:
         """Close the files of rejects and duplicates."""
         self._rejects.close()

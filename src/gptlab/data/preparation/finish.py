@@ -10,7 +10,9 @@ from gptlab.config import FilterConfig, PrepareConfig, WindowConfig
 from gptlab.corpus import Corpus
 from gptlab.data.preparation.collect import Collector, Counts
 from gptlab.data.preparation.reading import DEV, TRAIN
-from gptlab.data.shards import MANIFEST, TOKENIZER
+from gptlab.data.shards import MANIFEST, TOKENIZER, TokenDataset
+from gptlab.data.windows import make_windows
+from gptlab.errors import DataError
 from gptlab.tokenizer import Tokenizer
 
 _CHOICES = (
@@ -40,6 +42,8 @@ class Report:
     tokens: dict[str, int]
     bytes: dict[str, int]
     """Of the kept text in UTF-8."""
+    windows: dict[str, int | None]
+    """For training or evaluation; None where they depend on the model that is trained."""
     left_out: dict[str, int]
     """Documents by reason, the most frequent first."""
 
@@ -48,29 +52,30 @@ def finish(
     collector: Collector, *, config: PrepareConfig, corpus: Corpus, tokenizer: Tokenizer
 ) -> Report:
     """Complete the datasets in the collector's folder."""
-    counts, writers = collector.counts, collector.writers
-    left_out = dict(sorted(counts.left_out.items(), key=lambda item: (-item[1], item[0])))
-    report = Report(
+    counts, folder = collector.counts, collector.folder
+    # A kill may have left the beginning of a file there.
+    shutil.rmtree(folder / TOKENIZER, ignore_errors=True)
+    tokenizer.save(folder / TOKENIZER)
+    for part, writer in collector.writers.items():
+        writer.finish(**_facts(part, counts, config, corpus, tokenizer))
+    datasets = {TRAIN: TokenDataset(folder)}
+    if config.split == "random-windows":
+        _hold_out_windows(folder)
+    if config.dev_size:
+        datasets[DEV] = TokenDataset(folder / DEV)
+    return Report(
         read_documents=counts.documents,
         read_bytes=counts.bytes,
-        documents={part: counts.kept_documents[part] for part in writers},
-        tokens={part: writer.tokens for part, writer in writers.items()},
-        bytes={part: counts.kept_bytes[part] for part in writers},
-        left_out=left_out,
+        documents={part: dataset.num_documents for part, dataset in datasets.items()},
+        tokens={part: len(dataset) for part, dataset in datasets.items()},
+        bytes={part: int(dataset.manifest["bytes"]) for part, dataset in datasets.items()},
+        windows={part: _count_windows(dataset) for part, dataset in datasets.items()},
+        left_out=_by_frequency(counts),
     )
-    # A kill may have left the beginning of a file there.
-    shutil.rmtree(collector.folder / TOKENIZER, ignore_errors=True)
-    tokenizer.save(collector.folder / TOKENIZER)
-    for part, writer in writers.items():
-        writer.finish(**_facts(part, report, counts, config, corpus, tokenizer))
-    if config.split == "random-windows":
-        _hold_out_windows(collector.folder)
-    return report
 
 
 def _facts(
     part: str,
-    report: Report,
     counts: Counts,
     config: PrepareConfig,
     corpus: Corpus,
@@ -93,10 +98,10 @@ def _facts(
         choices |= {name: getattr(config, name) for name in _CHOICES}
         facts["choices"] = choices
         facts["report"] = {
-            "read_documents": report.read_documents,
-            "read_bytes": report.read_bytes,
-            "kept_documents": report.documents,
-            "left_out": report.left_out,
+            "read_documents": counts.documents,
+            "read_bytes": counts.bytes,
+            "kept_documents": dict(counts.kept_documents),
+            "left_out": _by_frequency(counts),
         }
     return facts
 
@@ -112,3 +117,17 @@ def _hold_out_windows(dataset: Path) -> None:
     folder = dataset / DEV
     folder.mkdir(exist_ok=True)
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+
+
+def _by_frequency(counts: Counts) -> dict[str, int]:
+    return dict(sorted(counts.left_out.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _count_windows(dataset: TokenDataset) -> int | None:
+    length = dataset.windows.length
+    if length is None:
+        return None
+    try:
+        return make_windows(dataset, seq_len=length).count
+    except DataError:
+        return 0

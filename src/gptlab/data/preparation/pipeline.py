@@ -14,7 +14,7 @@ from tqdm import tqdm
 from gptlab.config import FilterConfig, PrepareConfig
 from gptlab.corpus import Corpus, open_corpus
 from gptlab.corpus.filters import DocumentFilter
-from gptlab.data.preparation.collect import Collector, Counts
+from gptlab.data.preparation.collect import Collector
 from gptlab.data.preparation.examine import Examiner
 from gptlab.data.preparation.finish import Report, finish
 from gptlab.data.preparation.inputs import STANDARD_INPUT, spooled
@@ -81,7 +81,7 @@ def prepare(config: PrepareConfig, *, tokenizer: Tokenizer | None = None) -> Pre
         for part in collector.writers:
             if not collector.counts.kept_documents[part]:
                 journal.end()
-                raise DataError(_nothing_kept(part, collector.counts, corpus))
+                raise DataError(_nothing_kept(part, collector, corpus))
         with writing(output):
             report = finish(collector, config=config, corpus=corpus, tokenizer=tokenizer)
             check_output(output, overwrite=config.overwrite)
@@ -161,8 +161,8 @@ def _bar(config: PrepareConfig, corpus: Corpus) -> "tqdm[Any]":
 def _output(config: PrepareConfig) -> Path:
     if not config.sources:
         raise ConfigError(
-            "there is no source; name files and folders, or - for standard input, in front of the "
-            "flags"
+            "there is no source; name files and folders, or - for standard input, in front of all "
+            "flags, as --keywords and its like take every word behind them"
         )
     if config.output is None:
         raise ConfigError("there is no output; name the dataset's folder with --output")
@@ -214,11 +214,15 @@ def _job(config: PrepareConfig, corpus: Corpus, tokenizer: Tokenizer) -> dict[st
     }
 
 
-def _nothing_kept(part: str, counts: Counts, corpus: Corpus) -> str:
+def _nothing_kept(part: str, collector: Collector, corpus: Corpus) -> str:
+    faults = collector.counts.left_out
+    if faults.total() == collector.counts.documents == 1 and (detail := collector.first_detail()):
+        return detail
     purpose = {TRAIN: "training", DEV: "evaluation, for which dev_size holds a part out"}[part]
-    reasons = [f"{count:,} {reason}" for reason, count in counts.left_out.most_common()]
+    reasons = [f"{count:,} {reason}" for reason, count in faults.most_common()]
+    first = f" ({detail})" if (detail := collector.first_detail()) else ""
     return (
         f"no document of {corpus.root} is kept for {purpose}: left out are "
-        f"{', '.join(reasons[:_NAMED_REASONS]) or 'none'}; "
+        f"{', '.join(reasons[:_NAMED_REASONS]) or 'none'}{first}; "
         "change the filters, or give other sources"
     )

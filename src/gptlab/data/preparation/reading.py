@@ -9,7 +9,7 @@ from gptlab.corpus import Corpus
 from gptlab.corpus.compression import NotTextError
 from gptlab.corpus.documents import Document, Unreadable, stored_size
 from gptlab.corpus.split import DRAWS, draw
-from gptlab.tokenizer.chunks.patterns import blocks
+from gptlab.tokenizer.chunks.patterns import NoCutError, blocks
 
 TRAIN, DEV = "train", "dev"
 NOT_DRAWN = "not in the fraction"
@@ -17,6 +17,8 @@ NOT_DRAWN = "not in the fraction"
 # A longer document goes through in parts, so that it is never held whole.
 _WHOLE_CHARACTERS = 1 << 24
 _PART_CHARACTERS = 1 << 18
+# The merging of a chunk takes 40 times the memory that its text does.
+_LONGEST_CHUNK = 1 << 20
 
 
 class Place(NamedTuple):
@@ -139,6 +141,8 @@ class Reader:
                 text, number = following, number + 1
         except _TooLongError:
             yield template._replace(reason="too long to be filtered")
+        except NoCutError:
+            yield template._replace(is_first=number == 0, reason="a word too long to be encoded")
         except NotTextError as error:
             # The parts that are on their way already are taken back when this arrives.
             yield template._replace(is_first=number == 0, reason=error.reason, detail=str(error))
@@ -162,9 +166,16 @@ class Reader:
             if length > _WHOLE_CHARACTERS:
                 if self.judged:
                     raise _TooLongError
-                yield from blocks(chain(held, pieces), _PART_CHARACTERS)
+                yield from _parts(chain(held, pieces))
                 return
+        if length > _LONGEST_CHUNK:
+            for _ in _parts(held):
+                pass
         yield "".join(held)
+
+
+def _parts(pieces: Iterable[str]) -> Iterator[str]:
+    return blocks(pieces, _PART_CHARACTERS, longest=_LONGEST_CHUNK)
 
 
 class _TooLongError(Exception):

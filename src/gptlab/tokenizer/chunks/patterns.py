@@ -71,7 +71,13 @@ def compiled(pattern: str) -> regex.Pattern[str]:
     return regex.compile(SPLIT_PATTERNS[pattern])
 
 
-def blocks(pieces: Iterable[str], size: int = BLOCK_CHARACTERS) -> Iterator[str]:
+class NoCutError(ValueError):
+    """A text has nowhere to be cut for too long."""
+
+
+def blocks(
+    pieces: Iterable[str], size: int = BLOCK_CHARACTERS, *, longest: int | None = None
+) -> Iterator[str]:
     """A text that comes in pieces, cut anew into blocks that can be split one by one.
 
     The chunks of the blocks are those of the whole text, wherever the pieces were cut.
@@ -80,15 +86,26 @@ def blocks(pieces: Iterable[str], size: int = BLOCK_CHARACTERS) -> Iterator[str]
         pieces: The text, cut anywhere.
         size: Characters of a block; some more where letters or digits run on, and as many as
             there are where no run of letters or digits ends.
+        longest: Characters that may be held in search of a cut; any number if None.
+
+    Raises:
+        NoCutError: There is no cut in more than `longest` characters.
     """
     text, unsearched = "", size
     for piece in pieces:
         text += piece
         start = 0
         while cut := _SAFE_CUT.search(text, start + unsearched):
+            _check_length(cut.start() - start, longest)
             yield text[start : cut.start()]
             start, unsearched = cut.start(), size
         text = text[start:]
+        _check_length(len(text), longest)
         unsearched = max(size, len(text))
     if text:
         yield text
+
+
+def _check_length(length: int, longest: int | None) -> None:
+    if longest is not None and length > longest:
+        raise NoCutError(f"no cut in {length:,} characters")
