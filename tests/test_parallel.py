@@ -122,6 +122,16 @@ def test_a_worker_killed_while_it_hands_over_is_an_error_too(tmp_path):
     killer.wait()
 
 
+def raises(kind, number):
+    raise kind("by the function")
+
+
+@pytest.mark.parametrize("kind", [EOFError, ConnectionResetError, OSError])
+def test_errors_that_a_broken_connection_has_too_arrive(kind):
+    with pytest.raises(kind, match="by the function"):
+        list(parallel_map(partial(partial, raises, kind), range(5), processes=2))
+
+
 def refuses():
     raise ValueError("can't be made")
 
@@ -213,6 +223,50 @@ def test_workers_end_with_their_parent(by):
     while any(map(alive, workers)) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not any(map(alive, workers))
+
+
+AT_WORK = r"""
+import os, time
+from gptlab.parallel import parallel_map
+
+def make():
+    def work(number):
+        os.write(1, b"begun\n")
+        time.sleep(0.3 * number)
+        os.write(1, b"done\n")
+    return work
+
+for _ in parallel_map(make, range(1, 100), processes=3):
+    pass
+"""
+
+HANDING_OVER = r"""
+import os, signal
+from gptlab import parallel
+
+def begin(worker, item):
+    os.write(1, b"begun\n")
+    os.write(worker._connection.fileno(), b"\0\0\3\xe8less than 1000 bytes")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+parallel._Worker.begin = begin
+list(parallel.parallel_map(lambda: len, ["a", "b"], processes=3))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="kills as POSIX does")
+@pytest.mark.parametrize(("script", "begun"), [(AT_WORK, 3), (HANDING_OVER, 1)])
+def test_workers_whose_parent_was_killed_end_quietly_after_their_item(script, begun):
+    parent = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    for _ in range(begun):
+        assert parent.stdout.readline() == "begun\n"
+    parent.kill()
+    # Their output ends when the last of them does.
+    output, errors = parent.communicate(timeout=20)
+    assert output == ("done\n" * 3 if script == AT_WORK else "")
+    assert errors == ""
 
 
 def alive(process):

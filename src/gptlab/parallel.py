@@ -6,7 +6,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import chain, islice
 from multiprocessing import current_process, get_context
 from multiprocessing.connection import Connection
@@ -144,11 +144,11 @@ def _work(
         function = make_function()
         while True:
             connection.send((function(connection.recv()), None))
-    except (EOFError, ConnectionError):
-        return
     except Exception as error:
         error.add_note("".join(traceback.format_exception(error)))
-        connection.send((None, error))
+        # That the parent is gone is an error too, and there is nobody to tell.
+        with suppress(ConnectionError):
+            connection.send((None, error))
 
 
 def batched(

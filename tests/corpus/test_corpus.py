@@ -60,12 +60,6 @@ def test_what_is_no_text_in_a_folder_is_counted_as_skipped(tmp_path):
     assert corpus.skipped == 2
 
 
-def test_a_dangling_link_is_no_file(tmp_path):
-    write(tmp_path / "good.txt", "good")
-    (tmp_path / "link.txt").symlink_to(tmp_path / "nowhere")
-    assert texts(open_corpus(tmp_path)) == ["good"]
-
-
 def test_a_single_file_that_is_not_utf8_names_byte_and_remedy(tmp_path):
     path = write(tmp_path / "latin.txt", b"abc\xe9def")
     with pytest.raises(DataError) as error:

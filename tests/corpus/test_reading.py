@@ -1,10 +1,13 @@
 """Reading goes on behind what is no text, and from any place."""
 
+import errno
 import gzip
 import io
 import json
+import os
 import pickle
 import random
+from pathlib import Path
 
 import pyarrow
 import pytest
@@ -337,6 +340,40 @@ def test_bytes_of_arrow_that_are_not_utf8_are_refused_or_replaced(tmp_path):
     path.write_bytes(arrow_bytes([b"x", b"\xe9"], pyarrow.binary()))
     assert reasons(listed(path)) == [(1, ""), (2, "not UTF-8")]
     assert list(open_corpus(path, errors="replace").documents()) == ["x", "\ufffd"]
+
+
+MACHINE_FAULTS = [errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM]
+
+
+@pytest.mark.parametrize("number", MACHINE_FAULTS)
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.parquet"])
+def test_a_fault_of_the_machine_is_none_of_a_file(tmp_path, monkeypatch, name, number):
+    path = tmp_path / name
+    path.write_bytes(GOOD)
+
+    def refuse(*_, **__):
+        raise OSError(number, os.strerror(number), f"{path}")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    for read in (
+        lambda: items(listed(path)),
+        lambda: list(listed(path).documents()),
+        lambda: open_corpus(tmp_path),
+    ):
+        with pytest.raises(OSError, match=os.strerror(number)) as caught:
+            read()
+        assert caught.value.errno == number
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")  # noqa: PTH110
+def test_a_full_disk_loses_no_rows(tmp_path, monkeypatch):
+    table = pyarrow.table({"text": ["x" * 1000] * 99})
+    (tmp_path / "a.parquet.gz").write_bytes(gzip.compress(parquet_bytes(table)))
+    monkeypatch.setattr(arrow, "TemporaryFile", lambda: open("/dev/full", "w+b", buffering=0))  # noqa: PTH123, SIM115
+    with pytest.raises(OSError, match="No space left on device"):
+        items(listed(tmp_path))
+    with pytest.raises(OSError, match="No space left on device"):
+        open_corpus(tmp_path)
 
 
 def test_the_fields_of_both_kinds_agree():

@@ -1,7 +1,9 @@
 """Which files a search finds: patterns, what is only listed, and what can't be looked at."""
 
+import errno
 import os
 import random
+import socket
 from pathlib import Path
 
 import pytest
@@ -151,7 +153,16 @@ def test_a_listing_reads_nothing(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "open", refuse)
     corpus = open_corpus(tmp_path, check=False)
-    assert names(corpus) == ["a.txt", "b.parquet", "empty.txt", "image.png"]
+    assert names(corpus) == [
+        "a.txt",
+        "b.parquet",
+        "empty.txt",
+        "image.png",
+        "itself",
+        "nowhere",
+        "pipe",
+        "up",
+    ]
     assert corpus.skipped == 0
     (tmp_path / "empty").touch()
     assert open_corpus(tmp_path / "empty", check=False).stored_size == 0
@@ -159,12 +170,82 @@ def test_a_listing_reads_nothing(tmp_path, monkeypatch):
         open_corpus(tmp_path / "missing", check=False)
 
 
-def test_links_to_themselves_are_no_file(tmp_path):
-    write(tmp_path, "a.txt")
-    (tmp_path / "itself").symlink_to("itself")
-    assert names(open_corpus(tmp_path)) == ["a.txt"]
+@pytest.fixture
+def tangle(tmp_path):
+    """Links that lead nowhere or to folders, and what would never end, beside a text."""
+    write(tmp_path, "a.txt", "elsewhere/b.txt")
+    folder = tmp_path / "folder"
+    write(folder, "a.txt")
+    (folder / "broken.txt").symlink_to("nowhere")
+    (folder / "itself").symlink_to("itself")
+    (folder / "other").symlink_to("../elsewhere")
+    (folder / "self").symlink_to(".")
+    (folder / "text").symlink_to("../a.txt")
+    os.mkfifo(folder / "pipe.jsonl")
+    with socket.socket(socket.AF_UNIX) as server:
+        # A path of a socket must be short.
+        there = Path.cwd()
+        os.chdir(folder)
+        server.bind("socket.gz")
+        os.chdir(there)
+    return folder
+
+
+def test_what_is_no_file_is_told(tangle):
+    corpus = open_corpus(tangle, check=False)
+    found = list(corpus.read())
+    assert {
+        item.name.removeprefix(f"{tangle}/"): item.reason if isinstance(item, Unreadable) else ""
+        for item in found
+    } == {
+        "a.txt": "",
+        "broken.txt": "gone",
+        "itself": "unreadable",
+        "other": "link to a folder",
+        "pipe.jsonl": "no regular file",
+        "self": "link to a folder",
+        "socket.gz": "no regular file",
+        "text": "",
+    }
+    assert not any(item.is_row for item in found if isinstance(item, Unreadable))
+    told = [item.message for item in found if isinstance(item, Unreadable)]
+    assert told[2] == f"{tangle}/other is a link to a folder; name the folder itself to read it"
+    assert told[3].startswith(f"{tangle}/pipe.jsonl is no regular file; write")
     with pytest.raises(DataError, match="itself can't be read: Too many levels"):
-        open_corpus(tmp_path / "itself")
+        open_corpus(tangle / "itself")
+
+
+def test_what_is_no_file_is_counted(tangle):
+    corpus = open_corpus(tangle)
+    assert names(corpus) == ["a.txt", "text"]
+    assert corpus.skipped == 6
+
+
+def test_a_link_to_a_folder_is_told_where_something_in_it_might_match(tangle):
+    corpus = open_corpus(tangle, include="*.txt", check=False)
+    assert names(corpus) == ["a.txt", "broken.txt", "other", "self"]
+    assert names(open_corpus(f"{tangle}/*.txt", check=False)) == ["a.txt", "broken.txt"]
+
+
+@pytest.mark.parametrize("check", [True, False])
+def test_prepared_datasets_are_passed_over(tmp_path, check):
+    write(tmp_path, "a.txt", "made/manifest.json", "made/documents.bin", "made/rejects.jsonl")
+    write(tmp_path, "made/dev/x.txt", "made/tokenizer/tokenizer.tiktoken", "site/manifest.json")
+    assert names(open_corpus(tmp_path, check=check)) == ["a.txt", "site/manifest.json"]
+
+
+@pytest.mark.parametrize("inside", ["work/journal.json", "dataset/tokens-00000.bin"])
+@pytest.mark.parametrize("check", [True, False])
+def test_unfinished_preparations_are_passed_over(tmp_path, inside, check):
+    write(tmp_path, "a.txt", "made.unfinished/lock", f"made.unfinished/{inside}")
+    write(tmp_path, "made.unfinished/input/x.jsonl", "made.unfinished/input.txt")
+    write(tmp_path, "my.unfinished/lock", "my.unfinished/work.txt", f"project/{inside}")
+    assert names(open_corpus(tmp_path, check=check)) == [
+        "a.txt",
+        "my.unfinished/lock",
+        "my.unfinished/work.txt",
+        f"project/{inside}",
+    ]
 
 
 def test_a_folder_without_a_file_is_refused_though_nothing_is_read(tmp_path):
@@ -206,6 +287,18 @@ def test_a_folder_that_cant_be_read_is_told(locked):
 def test_a_folder_of_which_nothing_can_be_read_is_refused(locked, check):
     with pytest.raises(DataError, match="locked can't be read: Permission denied; give"):
         open_corpus(locked, check=check)
+
+
+@pytest.mark.parametrize("check", [True, False])
+def test_a_machine_that_can_open_no_more_files_is_no_fault_of_a_folder(
+    tmp_path, monkeypatch, check
+):
+    def refuse(path):
+        raise OSError(errno.EMFILE, "Too many open files", f"{path}")
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(OSError, match="Too many open files"):
+        open_corpus(tmp_path, check=check)
 
 
 def test_a_file_that_vanishes_while_it_is_looked_for_is_no_text(tmp_path, monkeypatch):

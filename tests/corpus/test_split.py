@@ -1,11 +1,14 @@
 """The parts of a split together are the corpus, and neither is empty."""
 
+import gzip
 import hashlib
 import json
 import random
 import re
 from itertools import chain
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -133,7 +136,7 @@ def test_rows_are_split_by_the_draws_of_their_numbers(tmp_path, count, share):
     assert kept == [text for text in range_of_texts(count) if text not in set(held_out)]
 
 
-def row_draw(text, name="a.jsonl"):
+def row_draw(text, name="a"):
     """The draw of a row whose text is its number in lines from 0."""
     return draw(f"{name}\n{int(text) + 1}")
 
@@ -241,6 +244,17 @@ def test_a_large_file_with_rows_is_split_like_small_ones(tmp_path):
     assert len(texts(held_out)) == pytest.approx(300, abs=60)
     small = open_corpus(tmp_path / "1.jsonl").split(0.1)
     assert set(texts(small[1])) <= set(texts(held_out))
+
+
+def test_rows_are_split_alike_in_every_format_and_compression(tmp_path):
+    plain = write_rows(tmp_path / "a.jsonl", range_of_texts(100))
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(plain.read_bytes()))
+    table = pyarrow.table({"text": range_of_texts(100)})
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    splits = [
+        open_corpus(tmp_path / f"a{end}").split(0.3) for end in (".jsonl", ".jsonl.gz", ".parquet")
+    ]
+    assert len({tuple(texts(held_out)) for _, held_out in splits}) == 1
 
 
 def test_rows_of_another_part_are_not_parsed(tmp_path, monkeypatch):

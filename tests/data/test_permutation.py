@@ -9,7 +9,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gptlab.data.permutation import _ROUNDS, mix, permuted, random_words
+from gptlab.data.permutation import _ROUNDS, permuted, random_words
+from gptlab.numbers import mix
 
 MASK = (1 << 64) - 1
 

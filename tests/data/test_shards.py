@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ from gptlab.config import WindowConfig
 from gptlab.data import DatasetWriter, TokenDataset
 from gptlab.data.shards import is_dataset
 from gptlab.errors import DataError
+
+HELD_OUT = {"share": 0.1, "seed": 0, "part": "dev"}
 
 
 def write(
@@ -144,9 +147,10 @@ def test_the_fingerprint_is_of_tokens_documents_and_windows(tmp_path):
         write(tmp_path / "1", ids[::-1]),
         write(tmp_path / "2", ids, document=4),
         write(tmp_path / "3", ids, windows={"mode": "chunk"}),
-        write(tmp_path / "4", ids, held_out={"share": 0.1, "seed": 0, "part": "dev"}),
+        write(tmp_path / "4", ids, windows={"mode": "segment"}),
+        write(tmp_path / "6", ids, windows={"mode": "segment"}, held_out=HELD_OUT),
     ]
-    assert len({first, *(TokenDataset(folder).fingerprint() for folder in variants)}) == 5
+    assert len({first, *(TokenDataset(folder).fingerprint() for folder in variants)}) == 6
     same = write(tmp_path / "5", ids, windows={"mode": "stream"}, source="another")
     assert TokenDataset(same).fingerprint() == first
 
@@ -161,6 +165,11 @@ def test_a_part_may_share_the_files_of_another(tmp_path):
     dataset = TokenDataset(tmp_path / "dev")
     dataset.verify()
     assert dataset.read(0, 20).tolist() == list(range(20))
+    known = TokenDataset(tmp_path).verify()
+    flip(tmp_path / "tokens-00001.bin", 70)
+    assert dataset.verify(known=known) == known
+    with pytest.raises(DataError, match=r"00001\.bin is missing or damaged: its checksum"):
+        dataset.verify(known=known - {(tmp_path / "tokens-00001.bin").resolve()})
 
 
 def test_is_dataset(tmp_path):
@@ -250,7 +259,25 @@ def test_a_manifest_without_a_part_is_damaged(tmp_path, key):
         {"document_ends": None},
         {"windows": {"mode": "spiral"}},
         {"windows": 3},
+        {"pad_id": "0"},
+        {"pad_id": True},
+        {"pad_id": -1},
+        {"pad_id": 300},
         {"held_out": 0.1},
+        {"held_out": HELD_OUT},
+        {"held_out": HELD_OUT, "windows": {"mode": "chunk"}},
+        *[
+            {"windows": {"mode": "segment"}, "held_out": held_out}
+            for held_out in (
+                [],
+                {},
+                {"share": 0.1, "seed": 0},
+                HELD_OUT | {"more": 1},
+                *[HELD_OUT | {"share": share} for share in (1, -0.1, "0.1", None, True, math.nan)],
+                *[HELD_OUT | {"seed": seed} for seed in (-1, 0.5, "0", None, True)],
+                *[HELD_OUT | {"part": part} for part in ("test", None, 1, ["dev"])],
+            )
+        ],
     ],
 )
 def test_a_manifest_with_a_wrong_part_is_damaged(tmp_path, changes):

@@ -1,6 +1,8 @@
 """A file's bytes, decompressed while they are read."""
 
+import errno
 import os
+import stat
 import sys
 import zlib
 from collections.abc import Callable, Iterator
@@ -20,6 +22,8 @@ PIECE_BYTES = 1 << 18
 
 # zstd makes 128 KiB at most of a block, and a block takes 4 bytes at least: so 32 MiB at worst.
 _ZSTD_BYTES = 1024
+
+_MACHINE_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
 
 class NotTextError(DataError):
@@ -47,17 +51,48 @@ def opened_as_stored(file: Path) -> Iterator[BufferedReader]:
 
     Raises:
         NotTextError: The file can't be opened, or what is done with it finds it unreadable.
+        OSError: The machine lacks space, memory or open files, which says nothing of the file.
     """
     try:
+        _refuse_irregular(file)
         with file.open("rb") as stream:
             yield stream
     except (OSError, EOFError, zlib.error) as error:
         if isinstance(error, OSError) and error.strerror:
+            raise_if_of_machine(error)
             gone = isinstance(error, FileNotFoundError | NotADirectoryError)
             raise NotTextError(
                 f"{file} can't be read: {error.strerror}", reason="gone" if gone else "unreadable"
             ) from None
         raise damaged(file, error) from None
+
+
+def raise_if_of_machine(error: OSError) -> None:
+    """Tell a fault of this machine at this time from one of what it reads.
+
+    Raises:
+        OSError: The machine lacks space, memory or open files.
+    """
+    if error.errno in _MACHINE_FAULTS:
+        raise error
+
+
+def _refuse_irregular(file: Path) -> None:
+    """Find out by name alone what is not read; to open a pipe would wait for whoever writes it.
+
+    Raises:
+        NotTextError: It is a link to a folder, a pipe, a socket or a device.
+    """
+    mode = file.stat().st_mode
+    if stat.S_ISDIR(mode) and file.is_symlink():
+        raise NotTextError(
+            f"{file} is a link to a folder; name the folder itself to read it",
+            reason="link to a folder",
+        )
+    if not stat.S_ISDIR(mode) and not stat.S_ISREG(mode):
+        raise NotTextError(
+            f"{file} is no regular file; write the text to a file first", reason="no regular file"
+        )
 
 
 @contextmanager

@@ -27,9 +27,9 @@ class Corpus:
     roots: tuple[Path, ...]
     """The files and folders that the user named, and the folders of patterns."""
     files: tuple[Path, ...]
-    """What is read; folders that can't be are among them if they were not checked."""
+    """What is read; unless they were checked, folders that can't be and links are among them."""
     skipped: int = 0
-    """Files of the folders that are binary, damaged or, if strict, not UTF-8."""
+    """What is no text in the folders: binary, damaged or, if strict, not UTF-8, or no file."""
     field: str = "text"
     """The key or the column that holds the text, where a file has rows."""
     errors: TextErrors = "strict"
@@ -78,6 +78,7 @@ class Corpus:
 
         Raises:
             DataError: A package that reads a file's format is missing.
+            OSError: The machine lacks space, memory or open files, so that more can't be read.
         """
         file, row = start
         for index in range(file, len(self.files)):
@@ -232,10 +233,11 @@ def open_corpus(
     and `.arrow` have rows, and each of them is a document, unless its field is null; whatever else
     is plain UTF-8 text and one document. Each may be compressed, with `.gz` or `.zst` at the end.
 
-    Of a folder, hidden files and folders are left out, runs and saved tokenizers too, and files
-    that are empty, binary, damaged, or, if strict, not UTF-8; `skipped` counts all but the empty,
-    and folders that can't be read. A folder that `datasets.Dataset.save_to_disk` wrote stands for
-    the files of that dataset.
+    Of a folder, hidden files and folders are left out, what gptlab wrote too (runs, saved
+    tokenizers, prepared datasets, unfinished preparations), and files that are empty, binary,
+    damaged, or, if strict, not UTF-8. `skipped` counts all but the empty of these files, links that
+    are broken or lead to a folder, pipes and devices, and folders that can't be read. A folder that
+    `datasets.Dataset.save_to_disk` wrote stands for the files of that dataset.
 
     Args:
         path: What to read; the same file is read once, even if it is named twice. Where there is

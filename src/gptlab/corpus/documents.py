@@ -6,8 +6,8 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
 
-from gptlab.corpus.compression import NotTextError, empty
-from gptlab.corpus.formats import TextErrors, row_format, text_pieces
+from gptlab.corpus.compression import NotTextError, compression, empty
+from gptlab.corpus.formats import TextErrors, format_of, row_format, text_pieces
 from gptlab.corpus.rows import RowFormat, text_of
 from gptlab.corpus.split import draw
 
@@ -91,7 +91,7 @@ class Source:
         number = 0
         try:
             for number, raw, stored in form.rows(self.file, self.field, first):
-                drawn = draw(_place_of_row(self.place, number))
+                drawn = self._draw_of_row(number)
                 if number < first or (draws is not None and drawn not in draws):
                     continue
                 name = f"{self.file}, {form.unit} {number}"
@@ -107,8 +107,13 @@ class Source:
             row = number + 1
             if row >= first:
                 name = f"{self.file}, {form.unit} {row}" if number else f"{self.file}"
-                head = (self.index, row, name, draw(_place_of_row(self.place, row)))
+                head = (self.index, row, name, self._draw_of_row(row))
                 yield Unreadable(*head, stored_size(self.file), error.reason, f"{error}")
+
+    def _draw_of_row(self, number: int) -> int:
+        # Without its suffixes, so that a file in another format or compression has the same draws.
+        suffixes = len(format_of(self.file)) + len(compression(self.file))
+        return draw(f"{self.place[:-suffixes]}\n{number}")
 
     def read(
         self, *, first: int = 0, draws: range | None = None
@@ -127,7 +132,3 @@ def stored_size(file: Path) -> int:
         return file.stat().st_size
     except OSError:
         return 0
-
-
-def _place_of_row(place: str, number: int) -> str:
-    return f"{place}\n{number}"

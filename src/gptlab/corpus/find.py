@@ -21,7 +21,8 @@ def find_texts(
 ) -> tuple[list[Path], int]:
     """The texts at `root`, a file or a folder, and how many files of a folder are none.
 
-    Of a folder, hidden files and folders are left out, runs and saved tokenizers too.
+    Of a folder, hidden files and folders are left out, and runs, saved tokenizers, prepared
+    datasets and unfinished preparations too.
 
     Args:
         root: The file or the folder.
@@ -30,12 +31,13 @@ def find_texts(
         include: What a folder's files match one of.
         gitignore: Leave out what a folder's .gitignore files name.
         check: Read a folder's files, leave out those that are no text or empty, and count those
-            that are no text, and folders that can't be read. Otherwise nothing is read, and
-            folders that can't be stand among the files.
+            that are no text, links to folders, and folders that can't be read. Otherwise nothing
+            is read, and all of these stand among the files.
 
     Raises:
         DataError: There is nothing at `root`, a pipe or a device, or no text in it; a saved dataset
             in it is several, or broken; or a package is missing.
+        OSError: The machine lacks space, memory or open files.
     """
     mode = _mode(root)
     if stat.S_ISREG(mode) and within == EVERYTHING:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gptlab.corpus.compression import raise_if_of_machine
 from gptlab.errors import DataError
 
 if TYPE_CHECKING:
@@ -28,7 +29,8 @@ class IgnoreRules:
         file = folder / IGNORE_FILE
         try:
             lines = file.read_bytes().decode("utf-8", "surrogateescape").split("\n")
-        except OSError:
+        except OSError as error:
+            raise_if_of_machine(error)
             return self
         try:
             from pathspec import GitIgnoreSpec

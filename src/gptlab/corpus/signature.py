@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gptlab.errors import DataError
+from gptlab.numbers import mix
 
 Signature = npt.NDArray[np.uint32]
 
@@ -73,20 +74,13 @@ def _shingles(text: str) -> npt.NDArray[np.uint32]:
         joined = "\n".join(_WORD.findall(text))
         words = joined.encode("utf-8", "surrogatepass").split(b"\n") if joined else []
     words = words or [content_hash(text)]
-    hashes = _mixed(np.fromiter(map(zlib.crc32, words), np.uint64, len(words)))
+    hashes = mix(np.fromiter(map(zlib.crc32, words), np.uint64, len(words)))
     length = min(SHINGLE_WORDS, len(words))
     count = len(words) - length + 1
     sums = np.zeros(count, np.uint64)
     for place in range(length):
         sums += hashes[place : place + count] * _PLACES[place]
-    return (_mixed(sums) >> np.uint64(32)).astype(np.uint32)
-
-
-def _mixed(numbers: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """A permutation of 64-bit numbers in which every bit depends on many (SplitMix64's)."""
-    numbers = (numbers ^ (numbers >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    numbers = (numbers ^ (numbers >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return numbers ^ (numbers >> np.uint64(31))
+    return (mix(sums) >> np.uint64(32)).astype(np.uint32)
 
 
 @cache

@@ -1,11 +1,12 @@
 """The files in a folder and in the folders within it, by name alone."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from gptlab.corpus.compression import raise_if_of_machine
 from gptlab.corpus.ignore import IGNORE_FILE, IgnoreRules
 from gptlab.corpus.patterns import Pattern, leads_to, matches
 from gptlab.corpus.saved_datasets import files_of, is_saved_dataset
@@ -16,6 +17,11 @@ _TOKENIZER_FILES = _TOKENIZER_SIGNS | {"tokenizer.tiktoken", "merges.txt", "voca
 
 # gptlab-train writes where it is called, which may be within a folder of texts as well.
 _RUN_SIGNS = {"config.json", "metrics.jsonl"}
+
+# So does gptlab-prepare, and under another name until it is done.
+_DATASET_SIGNS = {"manifest.json", "documents.bin"}
+_UNFINISHED = ".unfinished"
+_UNFINISHED_PARTS = {"work", "dataset"}
 
 
 class _Place(NamedTuple):
@@ -30,8 +36,9 @@ class _Place(NamedTuple):
 class Walk:
     """Files in the order of their paths' parts, and folders that can't be read.
 
-    Hidden files and folders are left out, runs and saved tokenizers too. A saved dataset stands
-    for its own files. Links to folders are not followed.
+    Hidden files and folders are left out, and what gptlab writes: runs, saved tokenizers, prepared
+    datasets and unfinished preparations. A dataset saved by `datasets` stands for its own files.
+    Links to folders are not followed but listed, as is what else is no file.
     """
 
     root: Path
@@ -58,6 +65,7 @@ class Walk:
                 with os.scandir(place.path) as entries:
                     names = {entry.name: entry for entry in entries}
             except OSError as error:
+                raise_if_of_machine(error)
                 self.faults.append(error)
                 yield place.path
             else:
@@ -65,21 +73,18 @@ class Walk:
 
     def _inside(self, folder: _Place, entries: dict[str, os.DirEntry[str]]) -> Iterator[_Place]:
         names = entries.keys()
-        if names >= _RUN_SIGNS:
+        if _is_output(folder.path.name, names):
             return
         rules = folder.rules
         if self.gitignore and IGNORE_FILE in names:
             rules = rules.within(folder.path, depth=len(folder.parts))
         for name, is_folder in _listed(folder.path, entries):
             parts = (*folder.parts, name)
-            if self._is_wanted(parts, is_folder, rules):
+            test = leads_to if is_folder or _is_link_to_folder(entries.get(name)) else matches
+            if all(any(test(parts, pattern) for pattern in group) for group in self.groups) and (
+                not rules.leave_out(parts, is_folder=is_folder)
+            ):
                 yield _Place(folder.path / name, parts, is_folder, rules)
-
-    def _is_wanted(self, parts: tuple[str, ...], is_folder: bool, rules: IgnoreRules) -> bool:
-        test = leads_to if is_folder else matches
-        return all(
-            any(test(parts, pattern) for pattern in group) for group in self.groups
-        ) and not rules.leave_out(parts, is_folder=is_folder)
 
 
 def _listed(folder: Path, entries: dict[str, os.DirEntry[str]]) -> Iterator[tuple[str, bool]]:
@@ -91,16 +96,18 @@ def _listed(folder: Path, entries: dict[str, os.DirEntry[str]]) -> Iterator[tupl
     passed_over = _TOKENIZER_FILES if names >= _TOKENIZER_SIGNS else set()
     for name in sorted(names - passed_over):
         if not name.startswith("."):
-            is_folder = entries[name].is_dir(follow_symlinks=False)
-            if is_folder or _is_file(entries[name]):
-                yield name, is_folder
+            yield name, entries[name].is_dir(follow_symlinks=False)
 
 
-def _is_file(entry: os.DirEntry[str]) -> bool:
-    """Whether it is a file, or something that can't be told and so is left to reading."""
+def _is_output(folder: str, names: Collection[str]) -> bool:
+    """Whether a folder with these names in it is a run, a dataset or an unfinished preparation."""
+    if folder.endswith(_UNFINISHED) and "lock" in names:
+        return not _UNFINISHED_PARTS.isdisjoint(names)
+    return _RUN_SIGNS.issubset(names) or _DATASET_SIGNS.issubset(names)
+
+
+def _is_link_to_folder(entry: os.DirEntry[str] | None) -> bool:
     try:
-        return entry.is_file()
-    except PermissionError:
-        return True
+        return entry is not None and entry.is_symlink() and entry.is_dir()
     except OSError:
         return False

@@ -13,8 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gptlab.data.shards import Int64Array
-from gptlab.numbers import UInt64Array
-from gptlab.numbers import mix as mix
+from gptlab.numbers import UInt64Array, mix
 
 # With fewer, the orders of a handful of places are not equally frequent.
 _ROUNDS = 10

@@ -15,9 +15,10 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from gptlab.data.permutation import mix, random_words
+from gptlab.data.permutation import random_words
 from gptlab.data.shards import Int64Array, TokenDataset
 from gptlab.errors import ConfigError, DataError
+from gptlab.numbers import mix
 
 BoolArray = npt.NDArray[np.bool_]
 
