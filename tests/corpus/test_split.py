@@ -221,7 +221,7 @@ def test_files_with_rows_are_split_by_documents(tmp_path_factory, counts, share)
     for file, count in enumerate(counts):
         rows = [f"{file} {number}" for number in range(count)]
         write_rows(folder / f"{file}.jsonl", [*rows, None])
-        draws |= {row: row_draw(number, f"{file}.jsonl") for number, row in enumerate(rows)}
+        draws |= {row: row_draw(number, f"{file}") for number, row in enumerate(rows)}
     (folder / "plain.txt").write_text("plain")
     corpus = open_corpus(folder)
     assert corpus.has_rows
