@@ -76,7 +76,8 @@ def test_what_nanogpt_cannot_read_is_refused(tmp_path):
     ):
         export_nanogpt(large, tmp_path / "nano")
     held_out = {"share": 0.1, "seed": 0, "part": "train"}
-    windows = TokenDataset(write(tmp_path / "windows", [[1]], held_out=held_out))
+    folder = write(tmp_path / "windows", [[1]], windows={"mode": "segment"}, held_out=held_out)
+    windows = TokenDataset(folder)
     with pytest.raises(DataError, match=r"at random, .*; prepare .* with --split documents"):
         export_nanogpt(windows, tmp_path / "nano")
     assert not (tmp_path / "nano").exists()

@@ -10,7 +10,14 @@ import torch
 from gptlab.config import ModelConfig
 from gptlab.config.preparation import WindowConfig
 from gptlab.corpus import open_corpus
-from gptlab.data import DatasetWriter, TokenDataset, prepare_cached
+from gptlab.data import (
+    DatasetWriter,
+    TokenDataset,
+    prepare_cached,
+    sequential_batches,
+    text_size,
+)
+from gptlab.data.text_size import MeasuredDataset
 from gptlab.errors import DataError
 from gptlab.model import GPT
 from gptlab.tokenizer import BPETokenizer
@@ -99,10 +106,80 @@ def test_padding_weighs_nothing(model, tmp_path, short, batch_size):
     found = evaluate(model, dataset, batch_size=batch_size, arithmetic=CPU)
     assert found.tokens == count
     assert found.loss == pytest.approx(nats / count, rel=1e-6)
-    share = count / (len(dataset) - 1)
-    assert found.bits_per_byte == pytest.approx(
-        nats / math.log(2) / (2 * len(dataset) * share), rel=1e-6
+    # How much text that is takes a tokenizer.
+    assert math.isnan(found.bits_per_byte)
+    assert math.isnan(found.nats_per_character)
+
+
+TOKENIZER = BPETokenizer([(b"t", b"h"), (b"th", b"e")])
+# Long documents of long tokens, short ones of short tokens: what is left out is not the average.
+TEXTS = ["the the the the the the cat. " * 3, "xy", "", "abc", "q", "the end of the text " * 2]
+
+
+def text_dataset(folder, texts, held_out=None, **windows):
+    writer = DatasetWriter(folder, vocab_size=TOKENIZER.vocab_size)
+    for text in texts:
+        writer.write([*TOKENIZER.encode(text), TOKENIZER.eos_id])
+        writer.end_document()
+    writer.finish(
+        tokenizer=TOKENIZER.fingerprint(),
+        bytes=sum(len(text.encode()) for text in texts),
+        characters=sum(map(len, texts)),
+        windows=WindowConfig(**windows).model_dump(),
+        held_out=held_out,
     )
+    return MeasuredDataset(folder, tokenizer=TOKENIZER)
+
+
+def texts_of_targets(dataset):
+    """The text of each row of targets, end tokens left out."""
+    for batch in sequential_batches(dataset, seq_len=7, batch_size=3):
+        weights = np.ones(batch.targets.shape) if batch.weights is None else batch.weights
+        for row, weight in zip(batch.targets, weights, strict=True):
+            ids = [i for i in row[weight > 0].tolist() if i != TOKENIZER.eos_id]
+            yield TOKENIZER.decode(ids)
+
+
+def part_of_windows(part):
+    return {"share": 0.4, "seed": 3, "part": part}
+
+
+@pytest.mark.parametrize(
+    ("windows", "held_out"),
+    [
+        *[({"mode": "chunk", "seq_len": 7, "short": s}, None) for s in ("keep", "pad", "drop")],
+        ({"mode": "segment", "segment_len": 7, "stride": 3}, part_of_windows("train")),
+        ({"mode": "segment", "segment_len": 7, "stride": 3}, part_of_windows("dev")),
+        ({"mode": "segment", "segment_len": 5, "stride": 5}, part_of_windows("dev")),
+        ({"mode": "segment", "segment_len": 4, "stride": 9}, part_of_windows("train")),
+    ],
+)
+def test_bits_are_of_the_text_that_is_predicted(model, tmp_path, monkeypatch, windows, held_out):
+    monkeypatch.setattr(text_size, "_WINDOWS", 4)
+    dataset = text_dataset(tmp_path, TEXTS, held_out, **windows)
+    text = "".join(texts_of_targets(dataset))
+    found = evaluate(model, dataset, batch_size=3, arithmetic=CPU)
+    assert (dataset.target_characters, dataset.num_targets) == (len(text), found.tokens)
+    nats = found.loss * found.tokens
+    assert found.bits_per_byte == pytest.approx(nats / math.log(2) / len(text.encode()))
+    assert found.nats_per_character == pytest.approx(nats / len(text))
+
+
+def test_a_character_that_windows_share_counts_once(tmp_path):
+    texts = ["a€é😀 and ü" * 3, "b😀"]
+    dataset = text_dataset(tmp_path, texts, mode="chunk", seq_len=2, short="keep")
+    whole = "".join(texts)
+    assert dataset.target_characters == len(whole) - 2
+    assert dataset.target_bytes == len(whole.encode()) - 2
+
+
+def test_windows_that_predict_no_text_have_no_bits(model, tmp_path):
+    dataset = text_dataset(tmp_path, ["a", "b"], mode="chunk", seq_len=7, short="keep")
+    found = evaluate(model, dataset, batch_size=2, arithmetic=CPU)
+    assert (found.tokens, dataset.target_bytes) == (2, 0)
+    assert math.isfinite(found.loss)
+    assert math.isnan(found.bits_per_byte)
+    assert math.isnan(found.nats_per_character)
 
 
 def test_several_datasets_add_up(model, dataset, tmp_path):

@@ -69,7 +69,7 @@ def test_the_second_time_nothing_is_made(tiny, monkeypatch):
 
 def test_a_tokenizer_that_was_half_saved_is_made_again(tiny, monkeypatch):
     def killed(self: BPETokenizer, folder: Path) -> None:
-        Path(folder).mkdir(parents=True)
+        Path(folder).mkdir(parents=True, exist_ok=True)
         (Path(folder) / "tokenizer.json").write_text("{")
         raise KeyboardInterrupt
 
@@ -227,3 +227,34 @@ def test_a_tiny_evaluation_text_is_refused(tiny):
     Path("empty.txt").write_text("")
     with pytest.raises(DataError, match=r"empty\.txt is empty"):
         load(tiny(eval_data="empty.txt"))
+
+
+def test_evaluation_data_of_a_single_token_is_refused(tiny, prepare):
+    prepare("one", [""])
+    with pytest.raises(DataError) as error:
+        load(tiny(eval_data="one", tokenizer="one/tokenizer", vocab_size=260))
+    assert str(error.value) == (
+        "the evaluation data one has 1 token(s), but it takes at least 2 to predict one; give a "
+        "longer --eval_data"
+    )
+
+
+@pytest.mark.parametrize("windows", [{}, {"mode": "chunk", "seq_len": 8, "short": "keep"}])
+@pytest.mark.parametrize("dev", [[], [""]])
+def test_a_prepared_part_of_a_single_token_is_refused_by_its_name(tiny, prepare, windows, dev):
+    prepare("data", ["some text"] * 9, dev=["x"], **windows)
+    shutil.rmtree("data/dev")
+    prepare("data/dev", dev, saved=False, **windows)
+    with pytest.raises(DataError) as error:
+        load(tiny(train_data="data", vocab_size=260))
+    assert str(error.value) == (
+        f"the held-out part data/dev has {len(dev)} token(s), but it takes at least 2 to predict "
+        "one; prepare the data again with a larger --dev_size, or write --eval_data"
+    )
+
+
+def test_a_tokenizer_that_can_not_be_kept_is_one_line(tiny):
+    Path("runs").write_text("a file")
+    with pytest.raises(DataError, match=r"tokenizer-\w+ can't be written: ") as error:
+        load(tiny())
+    assert "\n" not in str(error.value)

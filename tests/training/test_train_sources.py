@@ -1,17 +1,21 @@
 """Several things to train on: their weights, tokenizers, windows and held-out parts."""
 
 import json
+import math
+import re
 from fractions import Fraction
 from pathlib import Path
 
 import pytest
 
 from gptlab.config import TrainConfig
+from gptlab.data import WindowSampler, shards
 from gptlab.errors import ConfigError, DataError
 from gptlab.tokenizer import BPETokenizer
 from gptlab.training import loop, train
 from gptlab.training.inputs import Inputs, load_inputs
 from gptlab.training.metrics import read_metrics
+from gptlab.training.plan import describe
 from gptlab.training.session import open_session
 from gptlab.training.sources import weighted_paths
 
@@ -136,6 +140,68 @@ def test_a_damaged_shard_is_refused_before_training(tiny, prepare, name):
     with pytest.raises(DataError, match=f"{name} is missing or damaged"):
         train(tiny(train_data="dogs", vocab_size=260))
     assert not Path("runs/tiny").exists()
+
+
+def hold_out_windows(folder: str, *, share: float) -> None:
+    """Make `folder`/dev a part of the same tokens, of which each has windows of its own."""
+    path = Path(folder, "manifest.json")
+    manifest = json.loads(path.read_text())
+    manifest["held_out"] = {"share": share, "seed": 0, "part": "train"}
+    path.write_text(json.dumps(manifest))
+    for file in [*manifest["shards"], manifest["document_ends"]]:
+        file["file"] = f"../{file['file']}"
+    manifest["held_out"]["part"] = "dev"
+    Path(folder, "dev").mkdir()
+    Path(folder, "dev", "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_files_that_datasets_share_are_read_once(tiny, prepare, monkeypatch):
+    prepare("cats", TEXTS, mode="segment", segment_len=16, stride=4)
+    hold_out_windows("cats", share=0.5)
+    prepare("dogs", OTHERS, dev=OTHERS[:2], mode="segment", segment_len=16, stride=4)
+    read = []
+    plain = shards.digest_payload
+    monkeypatch.setattr(shards, "digest_payload", lambda p: read.append(p.resolve()) or plain(p))
+    load(tiny(train_data=["cats", "dogs"], vocab_size=260))
+    assert sorted(read) == sorted(path.resolve() for path in Path().glob("*/**/*.bin"))
+
+
+def test_the_plan_counts_what_an_evaluation_reads(tiny, prepare):
+    prepare("cats", TEXTS, mode="segment", segment_len=16, stride=2)
+    hold_out_windows("cats", share=0.3)
+    config = tiny(train_data="cats", vocab_size=260, eval_strategy="no", max_steps=20)
+    session = open_session(config)
+    (dev,) = session.inputs.evaluation
+    windows = WindowSampler(dev, seq_len=16, batch_size=1, seed=0, shuffle=False).num_windows
+    plan = describe(session, 1.0)
+    assert f"training tokens, {windows * 16:,} evaluation tokens" in plan
+    assert windows * 16 > 2 * len(dev)
+    assert _seconds(plan) == round(20 + windows / 4 / 3)
+
+
+@pytest.mark.parametrize("short", ["keep", "drop"])
+def test_the_plan_counts_the_targets_of_chunks(tiny, prepare, short):
+    texts = ["x" * 20, "y" * 40, "z"]
+    prepare("cats", TEXTS, dev=texts, mode="chunk", seq_len=16, short=short)
+    session = open_session(tiny(train_data="cats", vocab_size=260, max_steps=1))
+    targets, windows = (62 - 1, 2 + 3 + 1) if short == "keep" else (3 * 16, 3)
+    plan = describe(session, 12.0)
+    assert f"training tokens, {targets:,} evaluation tokens" in plan
+    assert _seconds(plan) == 12 + windows
+
+
+def _seconds(plan: str) -> int:
+    return int(re.search(r"time +about (\d+) s", plan)[1])
+
+
+@pytest.mark.usefixtures("without_plots")
+def test_a_run_reports_bits_of_the_text_that_it_predicts(tiny, prepare):
+    dev = ["a long text of evaluation " * 4, *(["\xff"] * 30)]
+    prepare("cats", TEXTS, dev=dev, mode="chunk", seq_len=16, short="drop")
+    record = read_metrics(train(tiny(train_data="cats", vocab_size=260)).path)[-1]
+    # Six windows of the first document, whose first token is no target.
+    assert record["bits_per_byte"] == pytest.approx(record["loss"] / math.log(2))
+    assert record["nats_per_character"] == pytest.approx(record["loss"])
 
 
 def without_seq_len(config: TrainConfig) -> TrainConfig:

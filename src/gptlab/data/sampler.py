@@ -144,6 +144,14 @@ class WindowSampler(Sampler):
         )
 
 
+def has_own_windows(dataset: TokenDataset) -> bool:
+    """Whether reading it in order means its windows: in mode chunk, or with a part held out.
+
+    The windows of mode segment overlap, so without a held-out part its tokens are a plain stream.
+    """
+    return dataset.windows.mode == "chunk" or dataset.held_out is not None
+
+
 def sequential_batches(
     dataset: TokenDataset,
     *,
@@ -154,16 +162,15 @@ def sequential_batches(
 ) -> Iterator[Batch]:
     """The whole dataset in order, every token but the first a target exactly once.
 
-    The last window may be shorter; it comes in a batch of its own. A dataset in mode chunk, or
-    with a part of its windows held out, gives each of its windows once instead.
+    The last window may be shorter; it comes in a batch of its own. A dataset that has windows of
+    its own gives each of them once instead.
 
     Raises:
         DataError: There is no such window.
         ConfigError: Its windows are longer than `seq_len`.
     """
     flags = {"document_mask": document_mask, "reset_positions": reset_positions}
-    has_own = dataset.windows.mode == "chunk" or "held_out" in dataset.manifest
-    if has_own:
+    if has_own_windows(dataset):
         sampler = WindowSampler(
             dataset, seq_len=seq_len, batch_size=batch_size, seed=0, shuffle=False, **flags
         )

@@ -14,6 +14,7 @@ A prepared dataset is a folder:
 
 import hashlib
 import json
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
@@ -136,16 +137,26 @@ class TokenDataset:
             self._copy(number, offset, row)
         return out
 
-    def verify(self) -> None:
+    def verify(self, *, known: Container[Path] = ()) -> frozenset[Path]:
         """Read everything and hold it against the checksums.
+
+        Args:
+            known: Files that were verified for a dataset that shares them; they are not read.
+
+        Returns:
+            All its files, as `known` of another dataset takes them.
 
         Raises:
             DataError: A file was changed; it is named.
         """
-        for file in [*self.manifest["shards"], self.manifest["document_ends"]]:
+        files = [*self.manifest["shards"], self.manifest["document_ends"]]
+        resolved = [(self.folder / file["file"]).resolve() for file in files]
+        for file, real in zip(files, resolved, strict=True):
             path = self.folder / file["file"]
-            if digest_payload(path) != file["sha256"]:
+            # The header, which was read, has the checksum of each dataset that shares the file.
+            if real not in known and digest_payload(path) != file["sha256"]:
                 raise _damaged(path, "its checksum is another")
+        return frozenset(resolved)
 
     def _check(self, first: int, last: int, length: int) -> None:
         if first < 0 or length < 0 or last + length > len(self):
@@ -200,19 +211,38 @@ def _is_complete(manifest: dict[str, Any]) -> bool:
         counts = [manifest[key] for key in ("tokens", "documents", "bytes", "characters")]
         counts += [manifest["vocab_size"], ends["count"], *(shard["tokens"] for shard in shards)]
         digests = [bytes.fromhex(file["sha256"]) for file in [*shards, ends]]
-        WindowConfig(**manifest.get("windows", {}))
+        windows = WindowConfig(**manifest.get("windows", {}))
         return (
             manifest["version"] == VERSION
             and manifest["dtype"] in _DTYPES
-            and isinstance(manifest.get("held_out"), dict | None)
+            and _is_pad_id(manifest.get("pad_id"), manifest["vocab_size"])
+            and _is_held_out(manifest.get("held_out"), windows)
             and all(isinstance(text, str) for text in texts)
             and all(type(count) is int and count >= 0 for count in counts)
             and all(len(digest) == 32 for digest in digests)
             and manifest["tokens"] == sum(shard["tokens"] for shard in shards)
             and manifest["documents"] == ends["count"]
         )
-    except (KeyError, TypeError, ValueError, ConfigError):
+    except (AttributeError, KeyError, TypeError, ValueError, ConfigError):
         return False
+
+
+def _is_pad_id(value: Any, vocab_size: int) -> bool:
+    return value is None or (type(value) is int and 0 <= value < vocab_size)
+
+
+def _is_held_out(value: Any, windows: WindowConfig) -> bool:
+    if value is None:
+        return True
+    return (
+        windows.mode == "segment"
+        and value.keys() == {"share", "seed", "part"}
+        and type(value["share"]) in (int, float)
+        and 0 <= value["share"] < 1
+        and type(value["seed"]) is int
+        and value["seed"] >= 0
+        and value["part"] in ("train", DEV)
+    )
 
 
 def _map(folder: Path, file: dict[str, Any], count: int, dtype: np.dtype[Any]) -> npt.NDArray[Any]:

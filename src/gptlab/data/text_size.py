@@ -1,13 +1,19 @@
 """How much text documents of tokens are, by decoding them piece by piece."""
 
+from pathlib import Path
+
 import numpy as np
 import numpy.typing as npt
 
+from gptlab.data.sampler import WindowSampler
+from gptlab.data.shards import TokenDataset
 from gptlab.tokenizer import Tokenizer
 
 _BLOCK = 1 << 18
 # A character has at most 4 bytes, hence as many tokens; what is beyond changes nothing.
 _CONTEXT = 8
+# Windows whose places are looked up at a time.
+_WINDOWS = 1 << 10
 
 AnyIntArray = npt.NDArray[np.integer]
 
@@ -56,3 +62,74 @@ class TextSize:
         text = self._tokenizer.decode(ids)
         self.characters += len(text)
         self.bytes += len(text.encode("utf-8", "surrogatepass"))
+
+
+class MeasuredDataset(TokenDataset):
+    """A dataset with windows of its own, and how much text their targets are.
+
+    Each window counts, also where windows overlap. What a token adds to the text is the difference
+    that it makes to the text before it, so the first token of a window only is context. The token
+    that ends a document is no text.
+
+    Args:
+        folder: The dataset, in mode chunk or segment.
+        tokenizer: What made it.
+
+    Raises:
+        DataError: There is no dataset, another tokenizer made it, or it has no window.
+    """
+
+    def __init__(self, folder: str | Path, *, tokenizer: Tokenizer) -> None:
+        super().__init__(folder, tokenizer=tokenizer.fingerprint())
+        sampler = WindowSampler(
+            self, seq_len=self.windows.length or 1, batch_size=1, seed=0, shuffle=False
+        )
+        self.tokens_read = sampler.num_windows * sampler.length
+        """Inputs of all its windows, short ones counted as full."""
+        self.num_targets = 0
+        """Tokens that its windows predict."""
+        targets = _Targets(tokenizer)
+        for first in range(0, sampler.num_windows, _WINDOWS):
+            places = range(first, min(first + _WINDOWS, sampler.num_windows))
+            starts, lengths = sampler.spans(places)
+            self.num_targets += int(lengths.sum())
+            for start, length in zip(starts.tolist(), lengths.tolist(), strict=True):
+                targets.add(start, self.read(start, length + 1))
+        self.target_characters, self.target_bytes = targets.end()
+        """Text of those tokens; the latter in UTF-8."""
+
+
+class _Targets:
+    """Counts the text of all tokens but the first of each stretch that windows lie in."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._whole, self._context = TextSize(tokenizer), TextSize(tokenizer)
+        self._eos_id = -1 if tokenizer.eos_id is None else tokenizer.eos_id
+        self._last = -1
+
+    def add(self, start: int, tokens: AnyIntArray) -> None:
+        """Go on with a window: its inputs, from token `start` of the dataset on, and one more."""
+        if start == self._last:
+            self._add(self._whole, tokens[1:])
+        else:
+            for size, part in ((self._context, tokens[:1]), (self._whole, tokens)):
+                size.end_document()
+                self._add(size, part)
+        self._last = start + tokens.size - 1
+
+    def end(self) -> tuple[int, int]:
+        """Characters and bytes of everything."""
+        for size in (self._context, self._whole):
+            size.end_document()
+        return (
+            self._whole.characters - self._context.characters,
+            self._whole.bytes - self._context.bytes,
+        )
+
+    def _add(self, size: TextSize, tokens: AnyIntArray) -> None:
+        begin = 0
+        for end in np.flatnonzero(tokens == self._eos_id).tolist():
+            size.add(tokens[begin:end])
+            size.end_document()
+            begin = end + 1
+        size.add(tokens[begin:])

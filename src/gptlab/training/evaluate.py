@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 
 from gptlab.data import TokenDataset, sequential_batches
+from gptlab.data.sampler import has_own_windows
+from gptlab.data.text_size import MeasuredDataset
 from gptlab.errors import DataError
 from gptlab.model import GPT
 from gptlab.training.loader import DeviceBatch
@@ -21,7 +23,9 @@ class Evaluation:
     """Mean -log p in nats per token."""
     perplexity: float
     bits_per_byte: float
+    """NaN where the text that was predicted is not known or none."""
     nats_per_character: float
+    """NaN likewise."""
     tokens: int
     """Tokens predicted: all but the first of a dataset, or of each window of its own."""
 
@@ -36,7 +40,8 @@ def evaluate(
 ) -> Evaluation:
     """Predict every token but the first of each dataset, in windows of the model's seq_len.
 
-    The windows are read in order; a dataset that says how windows are cut from it has its own.
+    A dataset in mode chunk, or with a part of its windows held out, has each of its own windows
+    predicted instead. How much text those are is known of a `MeasuredDataset` alone.
     Uses no random numbers and leaves the model as it was, so it can't change a training run.
 
     Args:
@@ -59,10 +64,8 @@ def evaluate(
                 model, dataset, batch_size, arithmetic, document_mask, reset_positions
             )
             total, count = total + nats, count + weight
-            # Where windows leave tokens out or share some, so much of the text was predicted.
-            share = weight / max(1, len(dataset) - 1)
-            size += share * dataset.manifest["bytes"]
-            characters += share * dataset.manifest["characters"]
+            predicted = _text(dataset)
+            characters, size = characters + predicted[0], size + predicted[1]
     finally:
         model.train(was_training)
     if not count:
@@ -75,10 +78,19 @@ def evaluate(
     return Evaluation(
         loss=loss,
         perplexity=math.exp(min(loss, 700.0)),
-        bits_per_byte=total / math.log(2) / size,
-        nats_per_character=total / characters,
+        bits_per_byte=total / math.log(2) / size if size > 0 else math.nan,
+        nats_per_character=total / characters if characters > 0 else math.nan,
         tokens=round(count),
     )
+
+
+def _text(dataset: TokenDataset) -> tuple[float, float]:
+    """Characters and bytes of what is predicted of `dataset`."""
+    if not has_own_windows(dataset):
+        return dataset.manifest["characters"], dataset.manifest["bytes"]
+    if isinstance(dataset, MeasuredDataset):
+        return dataset.target_characters, dataset.target_bytes
+    return math.nan, math.nan
 
 
 def _sums(

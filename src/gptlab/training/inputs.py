@@ -1,9 +1,8 @@
 """What a run reads: its tokenizer, its training tokens and its evaluation tokens."""
 
 import hashlib
-import os
-import shutil
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
@@ -15,6 +14,9 @@ from gptlab.config import TrainConfig
 from gptlab.config.training import AUTO, TOY_EVAL, TOY_TOKENIZER, TOY_TRAIN
 from gptlab.corpus import Corpus
 from gptlab.data import TokenDataset, prepare_cached, toy
+from gptlab.data.sampler import has_own_windows
+from gptlab.data.staging import staged, writing
+from gptlab.data.text_size import MeasuredDataset
 from gptlab.errors import ConfigError, DataError
 from gptlab.tokenizer import BPETokenizer, Tokenizer, load_tokenizer, train_bpe
 from gptlab.training.sources import Data, Say, Source, open_data, open_sources, weighted_paths
@@ -40,6 +42,7 @@ class Inputs:
     tokenizer: Tokenizer
     train: tuple[TrainingData, ...]
     evaluation: tuple[TokenDataset, ...]
+    """Those with windows of their own are measured."""
     seq_len: int
     """The run's, or the length of the datasets' own windows if the user gave none."""
     floor: float | None
@@ -74,11 +77,14 @@ def load_inputs(config: TrainConfig, *, saved: Tokenizer | None, say: Say) -> In
         for source in sources
     )
     held_out = tuple(_tokens(part, tokenizer, config, dropout=0.0) for part in evaluation)
+    read = [*(source.train for source in sources), *evaluation]
+    _verify(data for data in read if isinstance(data, TokenDataset))
     if all(len(dataset) < 2 for dataset in held_out):
-        raise DataError("the evaluation text is a single token; give a longer --eval_data")
+        raise _too_short(config, evaluation[0], held_out[0])
     seq_len = _seq_len(config, [*(data.dataset for data in train), *held_out])
     floor = _floor(evaluation[0], held_out[0]) if len(evaluation) == 1 else None
-    return Inputs(tokenizer, train, held_out, seq_len, floor)
+    measured = tuple(_measured(dataset, tokenizer) for dataset in held_out)
+    return Inputs(tokenizer, train, measured, seq_len, floor)
 
 
 def write_shipped_data(config: TrainConfig, say: Say) -> None:
@@ -109,9 +115,7 @@ def _tokens(
 ) -> TokenDataset:
     """The tokens of `data`, encoded now or found whole where they were prepared."""
     if isinstance(data, TokenDataset):
-        dataset = TokenDataset(data.folder, tokenizer=tokenizer.fingerprint())
-        dataset.verify()
-        return dataset
+        return TokenDataset(data.folder, tokenizer=tokenizer.fingerprint())
     return prepare_cached(
         data,
         tokenizer,
@@ -119,6 +123,33 @@ def _tokens(
         dropout=dropout,
         seed=config.seed,
         progress=_shows_progress(config),
+    )
+
+
+def _verify(datasets: Iterable[TokenDataset]) -> None:
+    """Read each of their files once, though datasets may share some."""
+    known: frozenset[Path] = frozenset()
+    for dataset in datasets:
+        known |= dataset.verify(known=known)
+
+
+def _measured(dataset: TokenDataset, tokenizer: Tokenizer) -> TokenDataset:
+    """`dataset`, and how much text its windows predict where they are its own."""
+    if not has_own_windows(dataset):
+        return dataset
+    return MeasuredDataset(dataset.folder, tokenizer=tokenizer)
+
+
+def _too_short(config: TrainConfig, data: Data, dataset: TokenDataset) -> DataError:
+    if config.eval_data != AUTO:
+        what, remedy = f"evaluation data {config.eval_data}", "give a longer --eval_data"
+    elif isinstance(data, TokenDataset):
+        what = f"held-out part {data.folder}"
+        remedy = "prepare the data again with a larger --dev_size, or write --eval_data"
+    else:
+        what, remedy = "held-out text", "write a larger --dev_size, or --eval_data"
+    return DataError(
+        f"the {what} has {len(dataset)} token(s), but it takes at least 2 to predict one; {remedy}"
     )
 
 
@@ -200,15 +231,11 @@ def _shows_progress(config: TrainConfig) -> bool:
 
 def _save_whole(tokenizer: Tokenizer, folder: Path) -> None:
     """Save into a new `folder` that never holds half a tokenizer."""
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
+    with writing(folder), staged(folder) as partial:
         tokenizer.save(partial)
         # Another process may have made the same meanwhile.
         with suppress(OSError):
             partial.rename(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _floor(evaluation: Data, dataset: TokenDataset) -> float | None:

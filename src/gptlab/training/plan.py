@@ -6,6 +6,7 @@ import time
 import torch
 
 from gptlab.config import TrainConfig
+from gptlab.data.text_size import MeasuredDataset
 from gptlab.training.losses import Forward, batch_loss
 from gptlab.training.session import Session
 
@@ -78,7 +79,20 @@ def _length(session: Session) -> int:
 
 
 def _evaluation_tokens(session: Session) -> int:
-    return sum(map(len, session.inputs.evaluation))
+    """Tokens that an evaluation predicts, each as often as it does."""
+    return sum(
+        data.num_targets if isinstance(data, MeasuredDataset) else len(data)
+        for data in session.inputs.evaluation
+    )
+
+
+def _evaluation_batches(session: Session) -> float:
+    """Work of an evaluation, in batches as large as those of training."""
+    read = sum(
+        data.tokens_read if isinstance(data, MeasuredDataset) else len(data)
+        for data in session.inputs.evaluation
+    )
+    return read / session.tokens_per_step
 
 
 def _different_tokens(session: Session) -> int:
@@ -107,8 +121,8 @@ def _total_seconds(session: Session, step_seconds: float, steps: int) -> float:
         evaluations += steps // config.eval_steps
     elif config.eval_strategy == "epoch":
         evaluations += round(session.sampler.epoch(steps))
-    batches = _evaluation_tokens(session) / (config.batch_size * config.seq_len)
-    seconds = step_seconds * (steps + evaluations * batches * _EVALUATION_SHARE)
+    evaluation = _evaluation_batches(session) * _EVALUATION_SHARE
+    seconds = step_seconds * (steps + evaluations * evaluation)
     if config.max_minutes is None:
         return seconds
     return max(0.0, min(seconds, 60 * config.max_minutes - session.state.elapsed_seconds))

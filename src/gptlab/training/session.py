@@ -162,6 +162,6 @@ def _require_same_text(
         if digest != former:
             which = f"the evaluation part of {train}" if name == AUTO else name
             raise ConfigError(
-                f"{which} has changed since {checkpoint} was saved; put the former text back, "
-                "or write another --experiment_name"
+                f"{which} was prepared again or has changed since {checkpoint} was saved; put the "
+                "former text back, or write another --experiment_name"
             )
