@@ -174,7 +174,7 @@ def many(tmp_path):
 def test_a_folder_is_split_by_whole_files(many):
     corpus = open_corpus(many)
     train, held_out = corpus.split(0.2)
-    assert sorted(train.files + held_out.files) == sorted(corpus.files)
+    assert sorted([*train.files, *held_out.files]) == sorted(corpus.files)
     assert not set(train.files) & set(held_out.files)
     assert held_out.files == tuple(file for file in corpus.files if draw(file.name) < 0.2)
     assert 20 <= len(held_out.files) <= 60

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import get_args
 
@@ -12,6 +13,7 @@ from gptlab.corpus.compression import NotTextError, compression, opened_as_store
 from gptlab.corpus.documents import Document, Source, Unreadable, stored_size
 from gptlab.corpus.find import find_texts
 from gptlab.corpus.formats import TextErrors, format_of
+from gptlab.corpus.paths import Paths
 from gptlab.corpus.patterns import EVERYTHING, Pattern, file_pattern, folder_and_pattern, is_pattern
 from gptlab.corpus.split import DRAWS, draw, drawn_border, text_border, text_size
 from gptlab.errors import ConfigError, DataError
@@ -26,7 +28,7 @@ class Corpus:
 
     roots: tuple[Path, ...]
     """The files and folders that the user named, and the folders of patterns."""
-    files: tuple[Path, ...]
+    files: Paths
     """What is read; unless they were checked, folders that can't be and links are among them."""
     skipped: int = 0
     """What is no text in the folders: binary, damaged or, if strict, not UTF-8, or no file."""
@@ -186,12 +188,12 @@ class Corpus:
             raise NotTextError(fault.message, reason=fault.reason)
 
     def _split_files(self, dev_size: float) -> tuple["Corpus", "Corpus"]:
-        draws = {file: draw(self._place(file)) for file in self.files}
-        drawn = sorted(self.files, key=draws.__getitem__)
-        count = sum(number < dev_size * DRAWS.stop for number in draws.values())
+        draws = [draw(self._place(file)) for file in self.files]
+        drawn = sorted(range(len(draws)), key=draws.__getitem__)
+        count = sum(number < dev_size * DRAWS.stop for number in draws)
         held_out = set(drawn[: min(max(count, 1), len(drawn) - 1)])
-        train = tuple(file for file in self.files if file not in held_out)
-        evaluation = tuple(file for file in self.files if file in held_out)
+        train = Paths(f for index, f in enumerate(self.files) if index not in held_out)
+        evaluation = Paths(f for index, f in enumerate(self.files) if index in held_out)
         return replace(self, files=train), replace(self, files=evaluation)
 
     def _source(self, index: int) -> Source:
@@ -272,7 +274,7 @@ def open_corpus(
         for root, within in searches
     ]
     roots = tuple(dict.fromkeys(root for root, _ in searches))
-    files = tuple(dict.fromkeys(file for texts, _ in found for file in texts))
+    files = Paths(chain.from_iterable(texts for texts, _ in found))
     skipped = sum(count for _, count in found)
     return Corpus(roots, files, skipped, field=field, errors=errors)
 

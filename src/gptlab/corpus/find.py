@@ -5,6 +5,7 @@ from pathlib import Path
 
 from gptlab.corpus.compression import NotTextError, empty
 from gptlab.corpus.formats import TextErrors, check_text
+from gptlab.corpus.paths import Paths
 from gptlab.corpus.patterns import EVERYTHING, Pattern
 from gptlab.corpus.walk import Walk
 from gptlab.errors import DataError
@@ -18,7 +19,7 @@ def find_texts(
     include: tuple[Pattern, ...] = (EVERYTHING,),
     gitignore: bool = False,
     check: bool = True,
-) -> tuple[list[Path], int]:
+) -> tuple[Paths, int]:
     """The texts at `root`, a file or a folder, and how many files of a folder are none.
 
     Of a folder, hidden files and folders are left out, and runs, saved tokenizers, prepared
@@ -43,13 +44,13 @@ def find_texts(
     if stat.S_ISREG(mode) and within == EVERYTHING:
         if check and root.stat().st_size == 0:
             raise DataError(f"{empty(root)}")
-        return [root], 0
+        return Paths([root]), 0
     if not stat.S_ISDIR(mode) and within == EVERYTHING:
         raise DataError(
             f"{root} is no regular file; write the text to a file first, as it is read repeatedly"
         )
     walk = Walk(root, ((within,), include), gitignore=gitignore)
-    found = list(walk)
+    found = Paths(walk)
     texts, skipped = _texts_of(found, errors) if check else (found, 0)
     if texts and len(found) > len(walk.faults):
         return texts, skipped
@@ -73,7 +74,7 @@ def _mode(root: Path) -> int:
         raise DataError(f"{root} can't be read: {error.strerror}; give another path") from None
 
 
-def _texts_of(files: list[Path], errors: TextErrors) -> tuple[list[Path], int]:
+def _texts_of(files: Paths, errors: TextErrors) -> tuple[Paths, int]:
     """Those of the files that are texts, and how many are none though they are not empty."""
     texts, skipped = [], 0
     for file in files:
@@ -82,4 +83,4 @@ def _texts_of(files: list[Path], errors: TextErrors) -> tuple[list[Path], int]:
             texts.append(file)
         except NotTextError as error:
             skipped += error.reason != "empty"
-    return texts, skipped
+    return Paths(texts), skipped
