@@ -497,6 +497,17 @@ def test_a_setting_without_effect_is_refused(settings, message):
         PrepareConfig(**settings)
 
 
+@pytest.mark.parametrize("options", [{}, {"min_characters": 1}])
+def test_a_long_document_is_encoded_as_a_short_one(tmp_path, options):
+    text = "".join(f"the {number} cats\n" for number in range(100_000))
+    (tmp_path / "a.txt").write_text(text)
+    (tmp_path / "b.txt").write_text(text[:300_000])
+    result = prepare([tmp_path / "a.txt", tmp_path / "b.txt"], tmp_path / "data", **options)
+    expected = [text, text[:300_000]]
+    assert read(result.path) == tokens_of(expected)
+    assert texts_in(result.path) == expected
+
+
 texts = st.text(st.characters(codec="utf-8"), max_size=60)
 
 

@@ -1,5 +1,6 @@
 """What a worker process does with items: filters, digests, ids."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from gptlab.config import FilterConfig
@@ -8,6 +9,7 @@ from gptlab.corpus.signature import Signature, content_hash, signature
 from gptlab.data.preparation.reading import Item
 from gptlab.tokenizer import Tokenizer
 from gptlab.tokenizer.base import TokenArray
+from gptlab.tokenizer.chunks.patterns import BLOCK_CHARACTERS
 
 
 class Examined(NamedTuple):
@@ -43,14 +45,21 @@ class Examiner:
     def __call__(self, items: list[Item]) -> list[Examined]:
         """The items in the same order, each with what became of it."""
         judged = [self._judged(item) for item in items]
-        kept = [item.text for item in judged if item.reason is None]
-        ids = iter(self._tokenizer.encode_to_arrays(kept))
+        ids = self._encoded([item.text for item in judged if item.reason is None])
         return [self._examined(item, None if item.reason else next(ids)) for item in judged]
 
     def _judged(self, item: Item) -> Item:
         if item.reason or not self._filter.is_active:
             return item
         return item._replace(reason=self._filter.reason(item.text))
+
+    def _encoded(self, texts: list[str]) -> Iterator[TokenArray]:
+        short = [text for text in texts if len(text) <= BLOCK_CHARACTERS]
+        arrays = iter(self._tokenizer.encode_to_arrays(short))
+        for text in texts:
+            # At once, a long text would take many times its own memory.
+            is_short = len(text) <= BLOCK_CHARACTERS
+            yield next(arrays) if is_short else self._tokenizer.encode_to_array(text)
 
     def _examined(self, item: Item, ids: TokenArray | None) -> Examined:
         text = item.text

@@ -14,10 +14,11 @@ from gptlab.tokenizer.chunks.patterns import NoCutError, blocks
 TRAIN, DEV = "train", "dev"
 NOT_DRAWN = "not in the fraction"
 
-# A longer document goes through in parts, so that it is never held whole.
+# What filters judge is held whole, up to this length.
 _WHOLE_CHARACTERS = 1 << 24
+# Other documents go through in parts if they are longer than a chunk may be.
 _PART_CHARACTERS = 1 << 18
-# The merging of a chunk takes 40 times the memory that its text does.
+# The merging of a chunk takes 40 times the memory of its text.
 _LONGEST_CHUNK = 1 << 20
 
 
@@ -163,9 +164,9 @@ class Reader:
         for piece in pieces:
             held.append(piece)
             length += len(piece)
-            if length > _WHOLE_CHARACTERS:
-                if self.judged:
-                    raise _TooLongError
+            if self.judged and length > _WHOLE_CHARACTERS:
+                raise _TooLongError
+            if not self.judged and length > min(_WHOLE_CHARACTERS, _LONGEST_CHUNK):
                 yield from _parts(chain(held, pieces))
                 return
         if length > _LONGEST_CHUNK:
