@@ -11,7 +11,6 @@ from pydantic import PositiveInt
 from gptlab.cli.flags import CommandLine
 from gptlab.cli.main import INTERRUPTED, run
 from gptlab.config import PrepareConfig
-from gptlab.data.shards import is_dataset
 from gptlab.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -95,6 +94,8 @@ def _verify_tokenizer(dataset: "TokenDataset") -> None:
 
 
 def _named_dataset(command: PrepareCommand) -> Path:
+    from gptlab.data.shards import is_dataset
+
     if len(command.sources) != 1:
         raise ConfigError(
             f"there are {len(command.sources)} sources, but --check, --verify and --export_bin "

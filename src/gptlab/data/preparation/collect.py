@@ -27,8 +27,8 @@ class Counts:
 
     documents: int = 0
     """Read, whatever became of them."""
-    characters: int = 0
     bytes: int = 0
+    """Of the text that was read, in UTF-8."""
     kept_documents: Counter[str] = field(default_factory=Counter)
     """By part: train or dev."""
     kept_characters: Counter[str] = field(default_factory=Counter)
@@ -134,7 +134,6 @@ class Collector:
     def _count(self, reason: str | None) -> None:
         counts, document = self.counts, self._document
         counts.documents += 1
-        counts.characters += document.characters
         counts.bytes += document.bytes
         line = f"{counts.digest} {document.content} {reason}"
         counts.digest = hashlib.sha256(line.encode()).hexdigest()
