@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from gptlab.config import ModelConfig
+from gptlab.data.staging import flush
 from gptlab.errors import CheckpointError
 
 FORMAT = "gptlab"
@@ -84,7 +84,7 @@ def seal(folder: Path) -> None:
     checksums = {file.relative_to(folder).as_posix(): _digest(file) for file in files}
     (folder / CHECKSUMS).write_text(json.dumps(checksums, indent=1) + "\n", encoding="utf-8")
     for path in [folder / CHECKSUMS, *files, *(p for p in folder.rglob("*") if p.is_dir()), folder]:
-        _flush(path)
+        flush(path)
 
 
 def publish(partial: Path, folder: Path) -> None:
@@ -98,7 +98,7 @@ def publish(partial: Path, folder: Path) -> None:
         if former.exists():
             former.rename(folder)
         raise
-    _flush(folder.parent)
+    flush(folder.parent)
     shutil.rmtree(former, ignore_errors=True)
 
 
@@ -139,11 +139,3 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
 def _digest(file: Path) -> str:
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -44,15 +44,6 @@ def digest_payload(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def flush(path: Path) -> None:
-    """Have a file or a folder on the disk when this returns."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def too_short(path: Path) -> DataError:
     """The error of a file that has less than was written."""
     return DataError(f"{path} is missing or shorter than it was")

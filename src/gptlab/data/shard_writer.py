@@ -18,14 +18,13 @@ from gptlab.data.shard_files import (
     HEADER_BYTES,
     VERSION,
     GrowingFile,
-    flush,
     header_digest,
     make_header,
     read_header,
     too_short,
 )
 from gptlab.data.shards import DOCUMENTS, END_DTYPE, FORMAT, MANIFEST, SHARD_TOKENS
-from gptlab.data.staging import writing
+from gptlab.data.staging import flush, writing
 from gptlab.errors import DataError
 from gptlab.tokenizer.base import token_dtype
 

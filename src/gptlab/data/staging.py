@@ -46,6 +46,15 @@ def publish(partial: Path, folder: Path) -> None:
     shutil.rmtree(former, ignore_errors=True)
 
 
+def flush(path: Path) -> None:
+    """Have a file or a folder on the disk when this returns."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
     """Explain what the system refuses.
