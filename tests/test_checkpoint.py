@@ -2,13 +2,15 @@
 
 import json
 import os
+import pickle
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 
 from gptlab.checkpoint import (
-    files,
     find_checkpoint,
     load,
     load_model,
@@ -18,6 +20,7 @@ from gptlab.checkpoint import (
     save_tensors,
     verify,
 )
+from gptlab.checkpoint.staging import publish_copy, remove, seal
 from gptlab.config import ModelConfig
 from gptlab.errors import CheckpointError
 from gptlab.model import GPT
@@ -133,30 +136,81 @@ def disk_full(*_: object, **__: object) -> None:
     raise OSError(28, "No space left on device")
 
 
-def safetensors_full(*_: object, **__: object) -> None:
-    raise files.SafetensorError("Error while serializing: No space left on device")
-
-
 @pytest.mark.parametrize(
-    ("owner", "name", "failure"),
-    [
-        (files, "save_file", safetensors_full),
-        (files, "save_file", disk_full),
-        (Path, "write_text", disk_full),
-        (os, "fsync", disk_full),
-        (Path, "mkdir", disk_full),
-    ],
+    ("owner", "name"),
+    [(Path, "write_text"), (os, "fsync"), (Path, "mkdir"), (Path, "rename")],
 )
-def test_a_full_disk_is_one_line_and_keeps_the_former_one(
-    folder, monkeypatch, owner, name, failure
-):
+def test_a_full_disk_is_one_line_and_keeps_the_former_one(folder, monkeypatch, owner, name):
     with monkeypatch.context() as patch:
-        patch.setattr(owner, name, failure)
-        with pytest.raises(CheckpointError, match=r"can't be written.*No space left") as error:
-            save(folder, make(seed=1))
+        patch.setattr(owner, name, disk_full)
+        with pytest.raises(
+            CheckpointError, match=r"model can't be written: No space left on device; make room"
+        ) as error:
+            save(folder, make(seed=1), TOKENIZER)
     assert "\n" not in str(error.value)
+    assert f".model.{os.getpid()}" not in str(error.value)
     assert torch.equal(load(folder)[0](TOKENS), make()(TOKENS))
     assert names(folder.parent) == ["model"]
+
+
+def test_tensors_on_a_full_disk_say_what_helps(tmp_path, monkeypatch):
+    monkeypatch.setattr(Path, "open", disk_full)
+    with pytest.raises(CheckpointError, match=r"t can't be written: No space .*; make room on its"):
+        save_tensors(tmp_path / "t", {"a": torch.ones(1)})
+
+
+def test_a_place_that_can_not_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CheckpointError, match=r"model can't be written: .*; choose another folder"):
+        save(tmp_path / "file" / "model", make())
+
+
+def test_a_kill_between_the_two_renames_leaves_the_former_one_to_readers(folder, monkeypatch):
+    plain = Path.rename
+
+    def dying(path: Path, target: Path) -> Path:
+        if target == folder:
+            raise KeyboardInterrupt
+        return plain(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", dying)
+        with pytest.raises(KeyboardInterrupt):
+            save(folder, make(seed=1), TOKENIZER)
+    assert not folder.exists()
+    assert torch.equal(load(folder)[0](TOKENS), make()(TOKENS))
+    assert torch.equal(load(folder.parent)[0](TOKENS), make()(TOKENS))
+    save(folder, make(seed=1), TOKENIZER)
+    assert names(folder.parent) == ["model"]
+    assert torch.equal(load(folder)[0](TOKENS), make(seed=1)(TOKENS))
+
+
+def test_a_kill_while_a_checkpoint_is_deleted_leaves_no_half_of_it(folder, monkeypatch):
+    def dying(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "unlink", dying)
+    with pytest.raises(KeyboardInterrupt):
+        remove(folder)
+    with pytest.raises(CheckpointError, match="holds no checkpoint"):
+        find_checkpoint(folder.parent)
+
+
+@pytest.mark.parametrize("links", [True, False])
+@pytest.mark.parametrize("with_trainer", [True, False])
+def test_a_copy_of_a_checkpoint_is_one(folder, monkeypatch, links, with_trainer):
+    if not links:
+        monkeypatch.setattr(os, "link", disk_full)
+    copy = folder.parent / "copy"
+    publish_copy(folder, copy, trainer=with_trainer)
+    verify(copy)
+    assert (copy / "trainer" / "state.json").exists() == with_trainer
+    expected = set(names(folder)) - (set() if with_trainer else {"trainer"})
+    assert set(names(copy)) == expected
+    is_shared = (copy / "model.safetensors").samefile(folder / "model.safetensors")
+    assert is_shared == links
+    remove(folder)
+    assert torch.equal(load(copy)[0](TOKENS), make()(TOKENS))
 
 
 def test_every_file_is_guarded(folder):
@@ -203,6 +257,54 @@ def test_a_foreign_or_damaged_header_is_refused(folder, content):
         find_checkpoint(folder.parent)
     assert str(folder) in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("way", ["../{}", "trainer/../../{}", "/{}", "..\\{}", "C:\\{}", ""])
+def test_checksums_do_not_lead_out_of_the_folder(folder, way):
+    (folder.parent / "other").write_text("")
+    checksums = json.loads((folder / "checksums.json").read_text())
+    checksums[way.format("other")] = "0"
+    (folder / "checksums.json").write_text(json.dumps(checksums))
+    with pytest.raises(CheckpointError, match=r"checksums.json is missing or damaged"):
+        load(folder)
+    with pytest.raises(CheckpointError, match=r"checksums.json is missing or damaged"):
+        publish_copy(folder, folder.parent / "copy", trainer=True)
+
+
+class Hostile:
+    """Says so when it is unpickled."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.marker,)
+
+
+def reseal(folder: Path) -> None:
+    (folder / "checksums.json").unlink(missing_ok=True)
+    seal(folder)
+
+
+def test_a_pickle_in_a_checkpoint_is_never_loaded(folder, tmp_path):
+    marker = tmp_path / "executed"
+    hostile = pickle.dumps(Hostile(marker))
+    pickle.loads(hostile)
+    marker.unlink()
+    for file in [file for file in folder.rglob("*") if file.is_file()]:
+        content = file.read_bytes()
+        file.write_bytes(hostile)
+        if file.name != "checksums.json":
+            reseal(folder)
+        with suppress(CheckpointError):
+            load(folder)
+        file.write_bytes(content)
+        reseal(folder)
+    for name in ("pytorch_model.bin", "optimizer.pt", "trainer/.metadata", "tokenizer.pkl"):
+        (folder / name).write_bytes(hostile)
+    reseal(folder)
+    load(folder)
+    assert not marker.exists()
 
 
 @pytest.mark.parametrize("content", ["[]", "3", '"text"'])
@@ -285,6 +387,22 @@ def test_tensors_of_any_layout_are_saved(tmp_path):
     save_tensors(tmp_path / "t", tensors)
     loaded = load_tensors(tmp_path / "t")
     assert all(torch.equal(loaded[name], tensors[name]) for name in tensors)
+
+
+@pytest.mark.parametrize(
+    "dtype", ["float64", "float32", "float16", "bfloat16", "int64", "int16", "uint8", "bool"]
+)
+def test_tensors_of_any_type_are_read_by_the_format_s_own_library(tmp_path, dtype):
+    of_type = torch.arange(7).to(getattr(torch, dtype))
+    tensors = {"z": of_type, "a": torch.ones(3, 1), "none": torch.ones(0, 4), "byte": of_type[1]}
+    save_tensors(tmp_path / "t", tensors, metadata={"step": "7"})
+    with safe_open(tmp_path / "t", "pt") as stream:
+        assert stream.metadata() == {"step": "7"}
+        assert set(stream.keys()) == set(tensors)
+        for name, tensor in tensors.items():
+            loaded = stream.get_tensor(name)
+            assert loaded.dtype == tensor.dtype
+            assert torch.equal(loaded, tensor)
 
 
 def test_loading_leaves_the_global_generator_alone(folder):

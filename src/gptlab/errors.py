@@ -35,3 +35,7 @@ class TrainingError(GptlabError):
 
 class WorkerError(GptlabError):
     """A process that shared the work was killed."""
+
+
+class PeerError(GptlabError):
+    """Another process of the job has failed, and says why."""

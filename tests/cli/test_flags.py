@@ -55,6 +55,29 @@ def test_a_switch_leaves_the_next_flag_alone():
     assert command.seq_len == 8
 
 
+@pytest.mark.parametrize(
+    ("argv", "value"),
+    [
+        (["--resume"], True),
+        (["--resume", "--seq_len", "8"], True),
+        (["--resume", "true"], True),
+        (["--resume=true"], True),
+        (["--resume", "false"], False),
+        (["--resume=False"], False),
+        (["--no_resume"], False),
+        (["--no-resume"], False),
+        (["--resume", "--no_resume"], False),
+        (["--no_resume", "--resume"], True),
+        (["--resume", "runs/a/a_s100"], "runs/a/a_s100"),
+        (["--resume=runs/a"], "runs/a"),
+    ],
+)
+def test_a_switch_that_may_have_a_value_of_its_own(argv, value):
+    command = parsed(*argv)
+    assert command.resume == value
+    assert "resume" in command.model_fields_set
+
+
 @pytest.mark.parametrize("flag", ["--tgt_vocab_size", "--vocab_size", "--tgt-vocab-size"])
 def test_the_vocabulary_has_two_flags(flag):
     assert parsed(flag, "300").vocab_size == 300
@@ -69,6 +92,10 @@ def test_the_vocabulary_has_two_flags(flag):
         (["--embed_dim", "wide"], "embed_dim is 'wide'"),
         (["--batch_size", "-3"], "batch_size is '-3'"),
         (["--shuffle=maybe"], "--shuffle is 'maybe'"),
+        (["--no_shuffle=true"], "--no_shuffle is 'true', but it takes no value"),
+        (["--no-resume=runs/a"], "--no_resume is 'runs/a', but it takes no value"),
+        (["--no_resume", "runs/a"], "'runs/a' stands alone"),
+        (["--no_embed_dim"], "there is no flag --no_embed_dim"),
         (["text.txt"], "'text.txt' stands alone"),
         (["--preset", "toyy"], "did you mean 'toy'"),
         (["--positions", "foo"], "'rope', 'sinusoidal', 'learned' or 'none'"),

@@ -7,7 +7,8 @@ import pytest
 
 import gptlab
 from gptlab.cli.flags import CommandLine
-from gptlab.cli.main import USER_ERROR, run
+from gptlab.cli.main import INTERNAL_ERROR, USER_ERROR, run
+from gptlab.errors import PeerError, TrainingError
 
 INSIDE = str(Path(gptlab.__file__).parent / "any.py")
 
@@ -80,3 +81,35 @@ def test_an_error_of_a_package_says_what_it_has(command):
         USER_ERROR,
         "gptlab-x: OSError: half a header; run again with --debug for the traceback\n",
     )
+
+
+@pytest.fixture(params=[0, 1])
+def rank(request, monkeypatch):
+    """Of two processes of a job, the one that this is."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", str(request.param))
+    return request.param
+
+
+def test_one_process_of_a_job_shows_what_is_wrong_with_the_command(command, rank):
+    code, out, err = command(lambda: run(lambda _: 0, CommandLine, prog="gptlab-x"), "--confg", "x")
+    assert (code, out) == (USER_ERROR, "")
+    assert len(err.splitlines()) == (1 if rank == 0 else 0)
+
+
+def test_one_process_of_a_job_shows_a_warning(command, rank):
+    assert bool(shown(command, UserWarning, INSIDE)[2]) == (rank == 0)
+
+
+@pytest.mark.usefixtures("rank")
+def test_a_process_that_fails_says_why_and_its_peers_do_not(command):
+    assert failed(command, TrainingError("it broke")) == (USER_ERROR, "", "gptlab-x: it broke\n")
+    assert failed(command, ValueError("odd"))[0] == INTERNAL_ERROR
+    assert failed(command, PeerError("process 1 of this job has failed")) == (USER_ERROR, "", "")
+
+
+def test_alone_a_rank_means_nothing(command, monkeypatch):
+    monkeypatch.setenv("RANK", "3")
+    code, _, err = command(lambda: run(lambda _: 0, CommandLine, prog="gptlab-x"), "--confg", "x")
+    assert code == USER_ERROR
+    assert "there is no flag --confg" in err

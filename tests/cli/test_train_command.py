@@ -7,6 +7,7 @@ import pytest
 
 import gptlab
 from gptlab.cli.train import main
+from gptlab.training import lr_find, reference
 
 SHAPE = ["--embed_dim", 16, "--num_layers", 1, "--n_heads", 2, "--seq_len", 16]
 TINY = [*SHAPE, "--batch_size", 2, "--max_steps", 2]
@@ -138,3 +139,69 @@ def test_a_preset_that_is_no_name_is_one_line(workplace, command, preset):
     code, _, err = command(main, "--config", "run.toml")
     assert code == 2
     assert "there is no preset" in err
+
+
+def test_a_check_and_a_search_exclude_each_other(command):
+    code, _, err = command(main, "--check", "--lr_find")
+    assert code == 2
+    assert "--lr_find and --check exclude each other" in err
+
+
+@pytest.mark.parametrize(
+    ("argv", "named"),
+    [
+        (["--learning_rate", 1], "takes no learning_rate; leave them out (it takes activation_"),
+        (["--preset", "tiny"], "takes no batch_size, embed_dim, "),
+        (["--device", "warp"], "warp"),
+    ],
+)
+def test_a_check_takes_what_says_how_to_compute(workplace, command, argv, named):
+    code, out, err = command(main, "--check", *argv)
+    assert (code, out) == (2, "")
+    assert named in err
+    assert not (workplace / "runs").exists()
+
+
+def test_a_search_suggests_a_learning_rate_and_leaves_no_run(workplace, command):
+    argv = ["--train_data", "text.txt", "--tokenizer", "tok", "--experiment_name", "one", *TINY]
+    code, out, err = command(main, "--lr_find", *argv, "--batch_size", 8, "--device", "cpu")
+    assert (code, err) == (0, "")
+    assert "--learning_rate " in out
+    assert [run.name for run in (workplace / "runs").glob("[!.]*")] == ["one-lr_find"]
+
+
+def test_a_search_that_finds_nothing_exits_with_1(command, monkeypatch, tmp_path):
+    nothing = lr_find.LearningRateSearch(tmp_path, (), None)
+    monkeypatch.setattr(lr_find, "find_learning_rate", lambda _: nothing)
+    assert command(main, "--lr_find", "--quiet") == (1, "", "")
+
+
+@pytest.fixture
+def checked(monkeypatch):
+    """Has `--check` find the curve so many deviations away; the settings it was called with."""
+
+    def make(deviations):
+        given = []
+        worst = reference.Point("eval", 50, mean=2.0, deviation=0.1, seed_0=2.1)
+        found = reference.ReferenceCheck(deviations, worst, 2.2, 0.1, 0.05)
+        monkeypatch.setattr(
+            reference, "check_reference", lambda config: given.append(config) or found
+        )
+        return given
+
+    return make
+
+
+@pytest.mark.parametrize(("deviations", "expected"), [(2.0, 0), (4.5, 1)])
+def test_a_check_says_and_exits_with_its_verdict(checked, command, deviations, expected):
+    given = checked(deviations)
+    code, out, err = command(main, "--check", "--precision", "fp32", "--micro_batch_size", 4)
+    assert (code, err) == (expected, "")
+    assert f"{deviations} deviations from the mean of 10 seeds" in out
+    assert given[0].model_fields_set == {"precision", "micro_batch_size"}
+    assert command(main, "--check", "--quiet") == (expected, "", "")
+
+
+def test_the_other_processes_of_a_job_leave_the_verdict_to_the_first(command, monkeypatch):
+    monkeypatch.setattr(reference, "check_reference", lambda _: None)
+    assert command(main, "--check") == (0, "", "")

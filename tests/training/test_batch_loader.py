@@ -25,12 +25,12 @@ class Counting:
         self.asked, self.threads = [], set()
         self.broken, self.masks = broken, masks
 
-    def batch(self, step):
+    def batch(self, step, *, rank=0, world_size=1):
         self.asked.append(step)
         self.threads.add(threading.current_thread())
         if step in self.broken:
             raise OSError(f"step {step} can't be read")
-        inputs = np.full((2, 3), step)
+        inputs = np.full((2, 3), step * world_size + rank)
         if not self.masks:
             return Batch(inputs, inputs + 1)
         weights = np.full((2, 3), 0.5, dtype=np.float32)
@@ -57,7 +57,7 @@ def test_following_steps_are_made_once_and_ahead():
     sampler = Counting()
     made = threading.Event()
     plain = sampler.batch
-    sampler.batch = lambda step: (plain(step), made.set() if step == 2 else None)[0]
+    sampler.batch = lambda step, **of: (plain(step, **of), made.set() if step == 2 else None)[0]
     with BatchLoader(sampler, device=CPU, ahead=2) as loader:
         loader.batch(0)
         assert made.wait(timeout=60)
@@ -77,6 +77,11 @@ def test_a_failure_ahead_is_raised_at_its_step():
         assert values(loader.batch(3))[0] == [[3] * 3] * 2
 
 
+def test_each_process_gets_rows_of_its_own():
+    with BatchLoader(Counting(), device=CPU, rank=2, world_size=3) as loader:
+        assert values(loader.batch(5))[0] == [[17] * 3] * 2
+
+
 def test_closing_ends_the_thread():
     sampler = Counting()
     loader = BatchLoader(sampler, device=CPU)
@@ -90,7 +95,7 @@ def test_closing_ends_the_thread():
 def test_time_spent_waiting_is_counted():
     sampler, release = Counting(), threading.Event()
     plain = sampler.batch
-    sampler.batch = lambda step: (release.wait(60), plain(step))[1]
+    sampler.batch = lambda step, **of: (release.wait(60), plain(step, **of))[1]
     with BatchLoader(sampler, device=CPU) as loader:
         assert loader.seconds_waited == 0
         threading.Timer(0.05, release.set).start()
@@ -117,10 +122,10 @@ def test_a_run_is_the_same_with_and_without_batches_made_ahead(tiny, monkeypatch
 def test_a_batch_that_can_not_be_read_ends_the_run_at_its_step(tiny, monkeypatch):
     plain = WindowSampler.batch
 
-    def breaking(self, step):
+    def breaking(self, step, **of):
         if step == 7:
             raise OSError("the disk is gone")
-        return plain(self, step)
+        return plain(self, step, **of)
 
     monkeypatch.setattr(WindowSampler, "batch", breaking)
     before = threading.active_count()

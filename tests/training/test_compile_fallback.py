@@ -1,15 +1,11 @@
-from types import SimpleNamespace
-
 import pytest
 import torch
 
 from gptlab.errors import BackendError
 from gptlab.training.compiling import choose_forward
 
-GPU_MODEL = SimpleNamespace(
-    embedding=SimpleNamespace(weight=SimpleNamespace(device=torch.device("cuda")))
-)
-CPU_MODEL = SimpleNamespace(embedding=SimpleNamespace(weight=torch.ones(1)))
+GPU, CPU = torch.device("cuda"), torch.device("cpu")
+MODULE = torch.nn.Identity()
 
 
 def compiled(_tokens: object) -> object:
@@ -20,28 +16,29 @@ def raising(_subject: object) -> object:
     raise RuntimeError("no compiler here\nlong explanation")
 
 
-def choose(model, mode, *, try_out=lambda _forward: None):
+def choose(device, mode, *, try_out=lambda _forward: None):
     lines: list[str] = []
-    return choose_forward(model, mode, try_out=try_out, say=lines.append), lines
+    chosen = choose_forward(MODULE, mode, device=device, try_out=try_out, say=lines.append)
+    return chosen, lines
 
 
-@pytest.mark.parametrize(("model", "mode"), [(GPU_MODEL, "off"), (CPU_MODEL, "auto")])
-def test_not_compiled(monkeypatch, model, mode):
+@pytest.mark.parametrize(("device", "mode"), [(GPU, "off"), (CPU, "auto")])
+def test_not_compiled(monkeypatch, device, mode):
     monkeypatch.setattr(torch, "compile", raising)
-    assert choose(model, mode) == (model, [])
+    assert choose(device, mode) == (MODULE, [])
 
 
-@pytest.mark.parametrize(("model", "mode"), [(GPU_MODEL, "auto"), (CPU_MODEL, "on")])
-def test_compiled(monkeypatch, model, mode):
+@pytest.mark.parametrize(("device", "mode"), [(GPU, "auto"), (CPU, "on")])
+def test_compiled(monkeypatch, device, mode):
     monkeypatch.setattr(torch, "compile", lambda _model: compiled)
-    assert choose(model, mode) == (compiled, [])
+    assert choose(device, mode) == (compiled, [])
 
 
 @pytest.mark.parametrize("place", ["compile", "first step"])
 def test_auto_falls_back_with_one_line(monkeypatch, place):
     monkeypatch.setattr(torch, "compile", raising if place == "compile" else lambda _: compiled)
-    forward, lines = choose(GPU_MODEL, "auto", try_out=raising)
-    assert forward is GPU_MODEL
+    forward, lines = choose(GPU, "auto", try_out=raising)
+    assert forward is MODULE
     assert len(lines) == 1
     assert lines[0].endswith("no compiler here")
 
@@ -50,7 +47,7 @@ def test_auto_falls_back_with_one_line(monkeypatch, place):
 def test_on_raises(monkeypatch, place):
     monkeypatch.setattr(torch, "compile", raising if place == "compile" else lambda _: compiled)
     with pytest.raises(BackendError, match="no compiler here; write --compile off") as error:
-        choose(CPU_MODEL, "on", try_out=raising)
+        choose(CPU, "on", try_out=raising)
     assert "\n" not in str(error.value)
 
 
@@ -59,4 +56,4 @@ def test_an_error_without_words_is_named_by_its_kind(monkeypatch):
         raise NotImplementedError
 
     monkeypatch.setattr(torch, "compile", silent)
-    assert choose(GPU_MODEL, "auto")[1][0].endswith("NotImplementedError")
+    assert choose(GPU, "auto")[1][0].endswith("NotImplementedError")

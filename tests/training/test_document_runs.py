@@ -9,8 +9,8 @@ from gptlab.data import Batch
 from gptlab.model import GPT
 from gptlab.training import train
 from gptlab.training.loader import DeviceBatch
-from gptlab.training.losses import batch_loss
 from gptlab.training.metrics import read_metrics
+from gptlab.training.objective import Objective
 from gptlab.training.plan import probe
 from gptlab.training.precision import choose_arithmetic
 from gptlab.training.session import open_session
@@ -46,7 +46,7 @@ def random_batch(rows=4, length=8):
 
 def test_the_loss_is_that_of_the_weighted_targets_of_documents_alone(model):
     batch = random_batch()
-    loss, weight = batch_loss(model, batch, arithmetic=CPU)
+    sums = Objective(model, arithmetic=CPU)(batch)
     expected = 0.0
     for row in range(4):
         for number in batch.documents[row].unique():
@@ -54,16 +54,16 @@ def test_the_loss_is_that_of_the_weighted_targets_of_documents_alone(model):
             logits = model(batch.inputs[row, own].unsqueeze(0))[0].double().log_softmax(-1)
             nats = -logits.gather(-1, batch.targets[row, own].unsqueeze(1)).squeeze(1)
             expected += (nats * batch.weights[row, own]).sum().item()
-    assert weight.item() == batch.weights.sum().item()
-    assert loss.item() == pytest.approx(expected, rel=1e-6)
+    assert sums.weight.item() == batch.weights.sum().item()
+    assert sums.objective.item() == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_any_split_of_a_batch_has_its_gradient(model, size):
     def gradients(batches):
-        sums = [batch_loss(model, batch, arithmetic=CPU) for batch in batches]
-        total = sum(weight for _, weight in sums)
-        return torch.autograd.grad(sum(loss for loss, _ in sums) / total, list(model.parameters()))
+        sums = [Objective(model, arithmetic=CPU)(batch) for batch in batches]
+        loss = sum(part.objective for part in sums) / sum(part.weight for part in sums)
+        return torch.autograd.grad(loss, list(model.parameters()))
 
     batch = random_batch()
     parts = [batch.each(lambda part, n=n: part[n : n + size]) for n in range(0, 4, size)]
@@ -78,9 +78,9 @@ def test_steps_and_the_probe_read_documents(tiny, prepare):
     assert batch.documents.max() > 0
     seen = []
 
-    def forward(tokens, *, documents, positions):
-        seen.append((documents.tolist(), positions.tolist()))
-        return session.model(tokens, documents=documents, positions=positions)
+    def forward(part):
+        seen.append((part.documents.tolist(), part.positions.tolist()))
+        return session.objective(part)
 
     with session.loader:
         probe(session, forward)
@@ -121,6 +121,6 @@ def test_a_step_divides_by_the_weight_of_its_targets(tiny, prepare, short):
     session = open_session(tiny(train_data="cats", vocab_size=260))
     batch = session.sampler.batch(0)
     with session.loader:
-        _, weight = train_step(session, session.model)
-    assert weight.item() == (batch.targets.size if batch.weights is None else batch.weights.sum())
-    assert weight.item() < 4 * 16
+        weight = train_step(session, session.module).sums.weight.item()
+    assert weight == (batch.targets.size if batch.weights is None else batch.weights.sum())
+    assert weight < 4 * 16

@@ -3,7 +3,7 @@ import threading
 
 import pytest
 
-from gptlab.training.interrupt import Interrupt
+from gptlab.training.interrupt import BrokenOffError, Interrupt
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -19,6 +19,21 @@ def test_the_second_one_acts():
         signal.raise_signal(signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
+
+
+def test_of_many_none_acts_at_once_where_they_may_repeat():
+    with Interrupt(may_repeat=True) as interrupt:
+        for _ in range(3):
+            signal.raise_signal(signal.SIGINT)
+        assert interrupt.requested
+
+
+def test_what_can_be_done_again_is_broken_off():
+    with Interrupt() as interrupt:
+        interrupt.check()
+        signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(BrokenOffError):
+            interrupt.check()
 
 
 def test_handlers_come_back():

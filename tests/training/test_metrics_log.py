@@ -1,23 +1,19 @@
 import json
 import math
-import sys
 
 import pytest
 
-from gptlab.errors import ConfigError
 from gptlab.training import metrics
 from gptlab.training.metrics import MetricsLog, read_metrics
 from gptlab.training.plots import plot_run
-
-PLOTS = ("train_loss.png", "val_loss.png", "val_perplexity.png")
 
 
 def record(step: int, split: str = "train", **values: object) -> dict[str, object]:
     return {"step": step, "split": split, "loss": 3.0 / (step + 1), **values}
 
 
-def log(folder, steps, *, after_step: int = 0, tensorboard: bool = False) -> None:
-    writer = MetricsLog(folder, after_step=after_step, tensorboard=tensorboard)
+def log(folder, steps, *, after_step: int = 0) -> None:
+    writer = MetricsLog(folder, after_step=after_step)
     for step in steps:
         writer.write(record(step))
     writer.close()
@@ -27,10 +23,11 @@ def test_records_are_lines_of_json(tmp_path):
     log(tmp_path, [1, 2])
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == read_metrics(tmp_path) == [record(1), record(2)]
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
 
 
 def test_a_record_is_on_disk_once_written(tmp_path):
-    writer = MetricsLog(tmp_path, after_step=0, tensorboard=False)
+    writer = MetricsLog(tmp_path, after_step=0)
     writer.write(record(1))
     assert read_metrics(tmp_path) == [record(1)]
     writer.close()
@@ -67,51 +64,19 @@ def test_a_kill_while_records_are_dropped_keeps_the_former_ones(tmp_path, monkey
 
     monkeypatch.setattr(metrics, "_line", killed)
     with pytest.raises(KeyboardInterrupt):
-        MetricsLog(tmp_path, after_step=1, tensorboard=False)
+        MetricsLog(tmp_path, after_step=1)
     monkeypatch.undo()
     monkeypatch.setattr(type(tmp_path), "replace", killed)
     with pytest.raises(KeyboardInterrupt):
-        MetricsLog(tmp_path, after_step=1, tensorboard=False)
+        MetricsLog(tmp_path, after_step=1)
     assert [entry["step"] for entry in read_metrics(tmp_path)] == [1, 2]
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_what_json_can_not_say_is_null(tmp_path, value):
-    writer = MetricsLog(tmp_path, after_step=0, tensorboard=False)
+    writer = MetricsLog(tmp_path, after_step=0)
     writer.write(record(1, "eval", perplexity=value))
     writer.close()
     assert read_metrics(tmp_path)[0]["perplexity"] is None
     plot_run(tmp_path)
-
-
-def test_plots_are_drawn(tmp_path):
-    plot_run(tmp_path)
-    writer = MetricsLog(tmp_path, after_step=0, tensorboard=False)
-    for step in range(40):
-        writer.write(record(step))
-        writer.write(record(step, "eval", perplexity=2.0))
-    writer.close()
-    empty = (tmp_path / "val_loss.png").read_bytes()
-    plot_run(tmp_path)
-    for name in PLOTS:
-        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
-    assert (tmp_path / "val_loss.png").read_bytes() != empty
-
-
-def test_tensorboard_events_are_written(tmp_path):
-    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    log(tmp_path, [1, 2], tensorboard=True)
-    events = accumulator.EventAccumulator(str(tmp_path))
-    events.Reload()
-    assert [event.step for event in events.Scalars("train/loss")] == [1, 2]
-
-
-def test_without_tensorboard_nothing_of_it_is_written(tmp_path):
-    log(tmp_path, [1])
-    assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
-
-
-def test_tensorboard_that_is_not_installed_is_one_line(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(ConfigError, match="--tensorboard needs the tensorboard package; pip"):
-        MetricsLog(tmp_path, after_step=0, tensorboard=True)
+    assert [path.name for path in tmp_path.glob("*.png")] == ["val_loss.png"]

@@ -35,13 +35,16 @@ def test_a_named_precision_is_the_type_of_matrix_products(name, dtype):
     arithmetic = choose_arithmetic("cpu", name)
     with arithmetic.autocast():
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
-    assert arithmetic.scaler().is_enabled() == (name == "fp16")
     assert str(arithmetic) == f"CPU, {name}"
 
 
-def test_bf16_on_a_gpu_without_it_is_refused(monkeypatch):
+@pytest.mark.parametrize(
+    ("capability", "expected"), [((6, 1), "fp32"), ((7, 0), "fp16"), ((7, 5), "fp16")]
+)
+def test_a_gpu_without_bf16_refuses_it_and_takes_fp16_if_it_can(monkeypatch, capability, expected):
     monkeypatch.setattr(precision, "choose_device", lambda _name: torch.device("cuda"))
     monkeypatch.setattr(precision, "_has_bf16", lambda _device: False)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: capability)
     with pytest.raises(BackendError, match="lacks it; write --precision fp16"):
         choose_arithmetic("cuda", "bf16")
-    assert choose_arithmetic("cuda", "auto").precision == "fp32"
+    assert choose_arithmetic("cuda", "auto").precision == expected

@@ -2,6 +2,8 @@
 
 import json
 import signal
+import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -9,17 +11,15 @@ import pytest
 import gptlab
 from gptlab.config import TrainConfig
 from gptlab.errors import CheckpointError, ConfigError
-from gptlab.training import loop, train
-from gptlab.training.metrics import read_metrics
+from gptlab.training import checkpoints, loop, train
+from gptlab.training.metrics import MEASURED, read_metrics
 
 pytestmark = pytest.mark.usefixtures("without_plots")
-
-TIMING = ("tokens_per_second", "elapsed_seconds")
 
 
 def records(folder: Path) -> list[dict[str, object]]:
     return [
-        {name: value for name, value in record.items() if name not in TIMING}
+        {name: value for name, value in record.items() if name not in MEASURED}
         for record in read_metrics(folder)
     ]
 
@@ -61,15 +61,23 @@ def stop_after(monkeypatch, step: int, action) -> None:
     monkeypatch.setattr(loop, "train_step", stopping)
 
 
+class DiedError(Exception):
+    """In the place of a process that is no more."""
+
+
 def killed() -> None:
-    raise MemoryError
+    raise DiedError
+
+
+def interrupted() -> None:
+    signal.raise_signal(signal.SIGINT)
 
 
 @pytest.mark.parametrize("step", [1, 8, 17, 29])
 def test_an_interrupted_run_goes_on_to_the_bit(longer, monkeypatch, step):
     straight = train(longer(experiment_name="straight"))
     with monkeypatch.context() as patch:
-        stop_after(patch, step, lambda: signal.raise_signal(signal.SIGINT))
+        stop_after(patch, step, interrupted)
         stopped = train(longer(experiment_name="stopped"))
     assert (stopped.interrupted, stopped.steps) == (True, step)
     assert (stopped.path / f"last-{step}").is_dir()
@@ -84,32 +92,127 @@ def test_a_run_that_died_between_checkpoints_goes_on_to_the_bit(longer, monkeypa
     straight = train(longer(experiment_name="straight"))
     with monkeypatch.context() as patch:
         stop_after(patch, step, killed)
-        with pytest.raises(MemoryError):
+        with pytest.raises(DiedError):
             train(longer(experiment_name="stopped"))
     resumed = train(longer(experiment_name="stopped", resume=True))
     assert_same_run(resumed.path, straight.path)
 
 
 @pytest.mark.parametrize(
-    ("victim", "call"), [("save_best", 2), ("save_numbered", 1), ("save_last", 2), ("plot_run", 2)]
+    ("victim", "call"),
+    [("publish_copy", 1), ("publish_copy", 2), ("publish", 2), ("seal", 2), ("remove_older", 1)],
 )
 def test_a_run_that_died_while_it_wrote_goes_on_to_the_bit(longer, monkeypatch, victim, call):
     straight = train(longer(experiment_name="straight"))
-    plain = getattr(loop, victim)
+    plain = getattr(checkpoints, victim)
     calls = []
 
-    def dying(subject):
-        calls.append(subject)
+    def dying(*args, **options):
+        calls.append(args)
         if len(calls) == call:
-            raise MemoryError
-        plain(subject)
+            raise CheckpointError("no room")
+        plain(*args, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, victim, dying)
-        with pytest.raises(MemoryError):
+        patch.setattr(checkpoints, victim, dying)
+        with pytest.raises(CheckpointError, match="no room, and go on with --resume"):
             train(longer(experiment_name="stopped"))
     resumed = train(longer(experiment_name="stopped", resume=True))
     assert_same_run(resumed.path, straight.path)
+
+
+def test_all_that_a_run_may_have_goes_on_to_the_bit(longer, monkeypatch):
+    """Dropout, parts of batches, an average, two optimizers, fp16 with its scale."""
+    usual = {
+        "gradient_accumulation_steps": 2,
+        "ema_decay": 0.9,
+        "optimizer": "muon",
+        "precision": "fp16",
+        "keep_last": 1,
+    }
+    straight = train(longer(experiment_name="straight", **usual)).path
+    for step in (3, 11, 20):
+        with monkeypatch.context() as patch:
+            stop_after(patch, step, killed if step == 11 else interrupted)
+            with suppress(DiedError):
+                train(longer(experiment_name="stopped", resume=True, **usual))
+    resumed = train(longer(experiment_name="stopped", resume=True, **usual)).path
+    assert_same_run(resumed, straight)
+    assert (resumed / "last-30" / "trainer" / "optimizer.safetensors").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "lion", "muon"])
+def test_every_optimizer_goes_on_to_the_bit(longer, monkeypatch, optimizer):
+    straight = train(longer(experiment_name="straight", max_steps=9, optimizer=optimizer))
+    with monkeypatch.context() as patch:
+        stop_after(patch, 4, interrupted)
+        train(longer(experiment_name="stopped", max_steps=9, optimizer=optimizer))
+    resumed = train(TrainConfig(experiment_name="stopped", resume=True, quiet=True))
+    assert_same_run(resumed.path, straight.path)
+
+
+def test_a_kept_checkpoint_goes_on_to_the_bit(longer):
+    """Back in the run itself, and beside it."""
+    straight = train(longer(experiment_name="straight", save_every=5)).path
+    before = {file: file.read_bytes() for file in straight.rglob("*") if file.is_file()}
+    beside = train(TrainConfig(resume="runs/straight/straight_s10", experiment_name="b")).path
+    assert {file: file.read_bytes() for file in straight.rglob("*") if file.is_file()} == before
+    assert records(beside) == records(straight)
+    assert (beside / "samples.txt").read_bytes() == (straight / "samples.txt").read_bytes()
+    for name in ("model.safetensors", "trainer/optimizer.safetensors"):
+        expected = (straight / "last-30" / name).read_bytes()
+        assert (beside / "last-30" / name).read_bytes() == expected
+    with pytest.raises(ConfigError, match="has gone on from straight_s10 to last-30; write --over"):
+        train(TrainConfig(resume="runs/straight/straight_s10"))
+    train(TrainConfig(resume="runs/straight/straight_s10", overwrite=True))
+    for file, content in before.items():
+        if file.suffix == ".safetensors" or file.name == "samples.txt":
+            assert file.read_bytes() == content
+
+
+def test_checkpoints_of_a_step_share_their_files(longer):
+    path = train(longer(save_every=8, max_steps=8)).path
+    assert {"last-8", "best-8", "tiny_s8"} <= {folder.name for folder in path.iterdir()}
+    for name in ("best-8", "tiny_s8"):
+        assert (path / name / "model.safetensors").samefile(path / "last-8" / "model.safetensors")
+    assert (path / "tiny_s8" / "trainer").is_dir()
+    assert not (path / "best-8" / "trainer").exists()
+
+
+def test_only_the_newest_of_the_kept_checkpoints_stay(longer):
+    path = train(longer(save_every=4, keep_last=2)).path
+    assert sorted(folder.name for folder in path.glob("tiny_s*")) == ["tiny_s24", "tiny_s28"]
+
+
+def test_without_a_strategy_a_run_saves_at_its_end_alone(longer, monkeypatch):
+    saved = []
+    plain = checkpoints.write_checkpoints
+
+    def writing(staging, target, *args, **options):
+        saved.append(target.name)
+        plain(staging, target, *args, **options)
+
+    monkeypatch.setattr(checkpoints, "write_checkpoints", writing)
+    train(longer(save_strategy="no"))
+    assert saved == ["last-30"]
+    stop_after(monkeypatch, 7, interrupted)
+    train(longer(save_strategy="no", experiment_name="stopped"))
+    assert saved == ["last-30", "last-7"]
+
+
+def test_what_is_saved_is_the_step_at_which_it_was_asked_for(longer, monkeypatch):
+    """Training goes on while a checkpoint is written, and leaves it alone."""
+    straight = train(longer(experiment_name="straight", save_every=8)).path
+    plain, may_write = checkpoints.write_checkpoints, threading.Event()
+
+    def late(*args, **options):
+        assert may_write.wait(60)
+        plain(*args, **options)
+
+    monkeypatch.setattr(checkpoints, "write_checkpoints", late)
+    stop_after(monkeypatch, 15, may_write.set)
+    path = train(longer(experiment_name="late", save_every=8)).path
+    assert_same_run(path, straight)
 
 
 def test_resuming_twice_and_needing_no_settings(longer, monkeypatch):
@@ -140,7 +243,7 @@ def test_resuming_a_run_that_died_before_its_first_checkpoint(longer, monkeypatc
     straight = train(longer(experiment_name="straight"))
     with monkeypatch.context() as patch:
         stop_after(patch, 4, killed)
-        with pytest.raises(MemoryError):
+        with pytest.raises(DiedError):
             train(longer(experiment_name="stopped"))
     assert steps(Path("runs/stopped")) == [3]
     resumed = train(longer(experiment_name="stopped", resume=True))
@@ -170,7 +273,7 @@ def test_resuming_a_finished_run_changes_no_model(longer, capsys):
 
 def test_fewer_steps_than_were_taken_are_done(longer, monkeypatch, capsys):
     with monkeypatch.context() as patch:
-        stop_after(patch, 5, lambda: signal.raise_signal(signal.SIGINT))
+        stop_after(patch, 5, interrupted)
         train(longer())
     result = train(longer(max_steps=4, resume=True, quiet=False))
     assert (result.steps, result.eval_loss) == (5, None)
@@ -220,7 +323,7 @@ def test_a_run_that_died_before_its_first_checkpoint_starts_again_as_it_was(long
     straight = train(longer(experiment_name="straight"))
     with monkeypatch.context() as patch:
         stop_after(patch, 1, killed)
-        with pytest.raises(MemoryError):
+        with pytest.raises(DiedError):
             train(longer(experiment_name="stopped"))
     bare = TrainConfig(experiment_name="stopped", resume=True, quiet=True)
     assert_same_run(train(bare).path, straight.path)
@@ -228,7 +331,7 @@ def test_a_run_that_died_before_its_first_checkpoint_starts_again_as_it_was(long
 
 def test_the_attention_backend_may_change(longer, monkeypatch):
     with monkeypatch.context() as patch:
-        stop_after(patch, 1, lambda: signal.raise_signal(signal.SIGINT))
+        stop_after(patch, 1, interrupted)
         train(longer(experiment_name="stopped", attention="sdpa"))
     seen = []
     plain = loop.train_step
@@ -241,7 +344,7 @@ def test_the_attention_backend_may_change(longer, monkeypatch):
 
 def test_quiet_is_not_remembered(longer, monkeypatch, capsys):
     with monkeypatch.context() as patch:
-        stop_after(patch, 1, lambda: signal.raise_signal(signal.SIGINT))
+        stop_after(patch, 1, interrupted)
         stopped = train(longer(experiment_name="stopped"))
     assert capsys.readouterr().out == ""
     train(TrainConfig(experiment_name=stopped.path.name, resume=True, max_steps=2))
@@ -250,18 +353,23 @@ def test_quiet_is_not_remembered(longer, monkeypatch, capsys):
 
 def test_an_interrupt_at_an_evaluation_saves_once(longer, monkeypatch):
     saved = []
-    plain = loop.save_last
-    monkeypatch.setattr(loop, "save_last", lambda s: (saved.append(s.state.step), plain(s)))
-    stop_after(monkeypatch, 8, lambda: signal.raise_signal(signal.SIGINT))
-    train(longer(experiment_name="stopped"))
-    assert saved.count(8) == 1
+    plain = checkpoints.write_checkpoints
+
+    def writing(staging, target, *args, **options):
+        saved.append(target.name)
+        plain(staging, target, *args, **options)
+
+    monkeypatch.setattr(checkpoints, "write_checkpoints", writing)
+    stop_after(monkeypatch, 9, interrupted)
+    train(longer(experiment_name="stopped", eval_steps=9))
+    assert saved.count("last-9") == 1
 
 
 def test_a_changed_evaluation_text_is_refused(longer, monkeypatch, tmp_path):
     (tmp_path / "dev.txt").write_text("the cat sat on mat 1 and saw 2 mice\n" * 9)
     given = {"experiment_name": "stopped", "eval_data": "dev.txt"}
     with monkeypatch.context() as patch:
-        stop_after(patch, 2, lambda: signal.raise_signal(signal.SIGINT))
+        stop_after(patch, 2, interrupted)
         train(longer(**given))
     (tmp_path / "dev.txt").write_text("the cat sat on mat 2 and saw 3 mice\n" * 9)
     with pytest.raises(ConfigError, match=r"dev\.txt was prepared again or has changed"):
@@ -270,7 +378,7 @@ def test_a_changed_evaluation_text_is_refused(longer, monkeypatch, tmp_path):
 
 def test_checkpoints_of_steps_that_were_lost_are_dropped(longer, monkeypatch):
     with monkeypatch.context() as patch:
-        stop_after(patch, 12, lambda: signal.raise_signal(signal.SIGINT))
+        stop_after(patch, 12, interrupted)
         stopped = train(longer(experiment_name="stopped"))
     model, _ = gptlab.load(stopped.path)
     for name in ("best-99", "stopped_e99", "kept-99"):

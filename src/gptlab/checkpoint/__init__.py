@@ -10,9 +10,10 @@ A folder is written under a temporary name, flushed, and renamed, so that a read
 of one. No pickle is loaded but a bare state dict that the user names, and that by `weights_only`.
 """
 
-from gptlab.checkpoint.files import TRAINER, load_tensors, read_header, save_tensors, verify
+from gptlab.checkpoint.files import TRAINER, read_header, verify
 from gptlab.checkpoint.find import checkpoints_in, find_checkpoint
 from gptlab.checkpoint.models import implied_settings, load, load_model, load_state_dict, save
+from gptlab.checkpoint.tensors import load_tensors, save_tensors
 from gptlab.checkpoint.vocabulary import add_special_tokens
 
 __all__ = [

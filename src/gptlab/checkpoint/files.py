@@ -1,18 +1,11 @@
-"""A checkpoint's files: written, sealed with checksums, put in place, and held against them."""
+"""What a checkpoint's folder says of itself: its header, and the checksums of its files."""
 
 import hashlib
 import json
-import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
-
 from gptlab.config import ModelConfig
-from gptlab.data.staging import flush
 from gptlab.errors import CheckpointError
 
 FORMAT = "gptlab"
@@ -65,41 +58,39 @@ def verify(folder: Path) -> None:
     Raises:
         CheckpointError: A file is missing or was changed.
     """
-    try:
-        checksums = dict(json.loads((folder / CHECKSUMS).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        raise CheckpointError(f"{folder / CHECKSUMS} is missing or damaged") from None
-    if not {CONFIG, WEIGHTS} <= checksums.keys():
-        raise CheckpointError(f"{folder / CHECKSUMS} is missing or damaged")
-    for name, expected in checksums.items():
-        if not (folder / name).is_file():
-            raise CheckpointError(f"{folder / name} is missing; use another checkpoint")
-        if _digest(folder / name) != expected:
+    for name, expected in read_checksums(folder).items():
+        try:
+            found = digest(folder / name)
+        except FileNotFoundError:
+            raise CheckpointError(f"{folder / name} is missing; use another checkpoint") from None
+        except OSError as error:
+            raise CheckpointError(
+                f"{folder / name} can't be read: {error.strerror}; use another checkpoint"
+            ) from None
+        if found != expected:
             raise CheckpointError(f"{folder / name} is damaged; use another checkpoint")
 
 
-def seal(folder: Path) -> None:
-    """Write the checksum of every file, and flush everything to the disk."""
-    files = sorted(file for file in folder.rglob("*") if file.is_file())
-    checksums = {file.relative_to(folder).as_posix(): _digest(file) for file in files}
-    (folder / CHECKSUMS).write_text(json.dumps(checksums, indent=1) + "\n", encoding="utf-8")
-    for path in [folder / CHECKSUMS, *files, *(p for p in folder.rglob("*") if p.is_dir()), folder]:
-        flush(path)
+def read_checksums(folder: Path) -> dict[str, str]:
+    """The checksum of every file in the checkpoint `folder`, by its name within.
 
-
-def publish(partial: Path, folder: Path) -> None:
-    """Give `partial` its final name, in place of the checkpoint that has it."""
-    former = partial.with_name(f"{partial.name}.former")
-    if folder.exists():
-        folder.rename(former)
+    Raises:
+        CheckpointError: They are missing or damaged, or name files outside.
+    """
     try:
-        partial.rename(folder)
-    except OSError:
-        if former.exists():
-            former.rename(folder)
-        raise
-    flush(folder.parent)
-    shutil.rmtree(former, ignore_errors=True)
+        checksums = dict(json.loads((folder / CHECKSUMS).read_text(encoding="utf-8")))
+        is_ours = {CONFIG, WEIGHTS} <= checksums.keys() and all(map(_is_within, checksums))
+    except (OSError, ValueError, TypeError):
+        is_ours = False
+    if not is_ours:
+        raise CheckpointError(f"{folder / CHECKSUMS} is missing or damaged; use another checkpoint")
+    return checksums
+
+
+def digest(file: Path) -> str:
+    """SHA-256 of a file."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def is_replaceable(folder: Path) -> bool:
@@ -112,30 +103,7 @@ def is_replaceable(folder: Path) -> bool:
         return False
 
 
-def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write named tensors as safetensors.
-
-    Raises:
-        CheckpointError: They can't be written, on a full disk for example.
-    """
-    try:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} can't be written: {error}") from None
-
-
-def load_tensors(path: Path) -> dict[str, Tensor]:
-    """Named tensors from a safetensors file.
-
-    Raises:
-        CheckpointError: It is missing or damaged.
-    """
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} is missing or damaged: {error}") from None
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+def _is_within(name: str) -> bool:
+    """Whether a name leads to a place in the folder that it is of, on every system."""
+    parts = name.replace("\\", "/").split("/")
+    return ":" not in name and not {"", ".", ".."} & set(parts)

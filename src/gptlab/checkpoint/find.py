@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from gptlab.checkpoint.files import TRAINER, WEIGHTS, read_header
+from gptlab.checkpoint.staging import is_set_aside, public_name, set_aside
 from gptlab.errors import CheckpointError
 
 
@@ -18,18 +19,19 @@ def find_checkpoint(path: str | Path, *, resumable: bool = False) -> Path:
         CheckpointError: There is none.
     """
     path = Path(path)
+    path = set_aside(path) or path
     if not path.exists():
         numbered = [
             folder
             for folder in checkpoints_in(path.parent)
-            if folder.name.startswith(f"{path.name}-")
+            if public_name(folder).startswith(f"{path.name}-")
         ]
         if not numbered:
             raise CheckpointError(
                 f"{path} does not exist; give a run, a checkpoint folder, or train one with "
                 "gptlab-train"
             )
-        return max(numbered, key=_age)
+        return max(numbered, key=age)
     if _is_one(path):
         return path
     found = checkpoints_in(path)
@@ -37,17 +39,19 @@ def find_checkpoint(path: str | Path, *, resumable: bool = False) -> Path:
         found = [folder for folder in found if (folder / TRAINER).is_dir()]
     if not found:
         raise CheckpointError(f"{path} holds no checkpoint; give a run or a checkpoint folder")
-    return max(found, key=_age)
+    return max(found, key=age)
 
 
 def checkpoints_in(folder: Path) -> list[Path]:
-    """The checkpoints that lie in `folder`."""
+    """The checkpoints that lie in `folder`, with those that a killed writer had set aside."""
     return [path for path in folder.iterdir() if _is_one(path)] if folder.is_dir() else []
 
 
 def _is_one(folder: Path) -> bool:
-    return not folder.name.startswith(".") and (folder / WEIGHTS).is_file()
+    is_public = not folder.name.startswith(".") or is_set_aside(folder)
+    return is_public and (folder / WEIGHTS).is_file()
 
 
-def _age(folder: Path) -> tuple[int, bool, str]:
+def age(folder: Path) -> tuple[int, bool, str]:
+    """What the newest of some checkpoints has the most of."""
     return read_header(folder)["step"], (folder / TRAINER).is_dir(), folder.name

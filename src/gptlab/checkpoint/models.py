@@ -1,7 +1,5 @@
 """Models to checkpoint folders and back."""
 
-import os
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,15 +11,13 @@ from gptlab.checkpoint.files import (
     CONFIG,
     WEIGHTS,
     is_replaceable,
-    load_tensors,
-    publish,
     read_header,
-    save_tensors,
-    seal,
     verify,
     write_header,
 )
 from gptlab.checkpoint.find import find_checkpoint
+from gptlab.checkpoint.staging import publish, seal, staged, writing
+from gptlab.checkpoint.tensors import load_tensors, write_tensors
 from gptlab.config import ModelConfig
 from gptlab.config.model import AttentionBackend
 from gptlab.errors import CheckpointError, ConfigError, TokenizerError
@@ -53,23 +49,27 @@ def save(
     target = folder.resolve()
     if target.exists() and not is_replaceable(target):
         raise CheckpointError(f"{folder} is no gptlab checkpoint; choose another folder")
-    partial = target.with_name(f".{target.name}.{os.getpid()}")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        partial.mkdir(parents=True)
-        write_header(partial, model.config, step=step)
-        save_tensors(partial / WEIGHTS, model.state_dict())
+    with writing(folder), staged(target) as partial:
+        write_model(partial, model.config, model.state_dict(), step=step)
         if tokenizer is not None:
             tokenizer.save(partial)
         if extra is not None:
             extra(partial)
         seal(partial)
         publish(partial, target)
-    except OSError as error:
-        raise CheckpointError(f"{folder} can't be written: {error.strerror}") from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return folder
+
+
+def write_model(
+    folder: Path, config: ModelConfig, tensors: Mapping[str, Tensor], *, step: int
+) -> None:
+    """Write the header and the weights of a checkpoint into `folder`, which is not sealed yet.
+
+    Raises:
+        OSError: They can't be written.
+    """
+    write_header(folder, config, step=step)
+    write_tensors(folder / WEIGHTS, tensors)
 
 
 def load(

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar, get_origin
+from typing import Any, ClassVar, TypeVar, get_args, get_origin
 
 from pydantic import AliasChoices
 from pydantic_settings import BaseSettings, CliSettingsSource, SettingsConfigDict
@@ -130,7 +130,8 @@ def _normalised(
 
     `--learning-rate 1`, `--learning_rate=1`, `--shuffle`, `--no_shuffle` and `--shuffle false` are
     all accepted, and `--stop a b` is `--stop a --stop b`; a flag that does not exist is refused
-    with the nearest name. Words without a flag are values of the command's positional field.
+    with the nearest name. `--resume` is a switch that may have a value of its own instead. Words
+    without a flag are values of the command's positional field.
     """
     result: list[str] = []
     # Kept from the parser, which would split a text at its commas.
@@ -146,14 +147,19 @@ def _normalised(
             result.append(word)
         elif not word.startswith("--"):
             lists.setdefault(_field_of_bare(word, command, names), []).append(word)
-        elif name not in names and positive in names and _type_of(command, names[positive]) is bool:
-            result.append(f"--no-{positive}")
+        elif name not in names and positive in names and _is_switch(command, names[positive]):
+            if equals:
+                raise ConfigError(f"--{name} is '{value}', but it takes no value; leave it out")
+            is_plain = _type_of(command, names[positive]) is bool
+            result.append(f"--no-{positive}" if is_plain else f"--{positive}=false")
         elif name not in names:
             raise ConfigError(f"there is no flag --{name}; {nearest(name, names)}")
         elif _type_of(command, names[name]) is bool:
             on = value if equals else _switch_value(words)
             result.append(f"--{name}" if _as_bool(name, on) else f"--no-{name}")
-        elif not equals and (not words or _is_flag(words[0])):
+        elif _may_stand_alone(command, names[name]) and not equals and _ends_flag(words):
+            result.append(f"--{name}=true")
+        elif not equals and _ends_flag(words):
             raise ConfigError(f"--{name} needs a value; write --{name}=VALUE")
         else:
             value = value if equals else words.popleft()
@@ -192,6 +198,11 @@ def _field_of_bare(word: str, command: type[CommandLine], names: Mapping[str, st
     return command.positional
 
 
+def _ends_flag(words: deque[str]) -> bool:
+    """Whether no value follows."""
+    return not words or _is_flag(words[0])
+
+
 def _is_flag(word: str) -> bool:
     return word == "-h" or (word.startswith("--") and len(word) > 2)
 
@@ -210,6 +221,15 @@ def _as_bool(name: str, value: str) -> bool:
 
 def _type_of(command: type[Settings], name: str) -> Any:
     return command.model_fields[name].annotation
+
+
+def _is_switch(command: type[Settings], name: str) -> bool:
+    return _type_of(command, name) is bool or _may_stand_alone(command, name)
+
+
+def _may_stand_alone(command: type[Settings], name: str) -> bool:
+    """Whether the flag is a switch that may have a value instead."""
+    return bool in get_args(_type_of(command, name))
 
 
 def _takes_several(command: type[Settings], name: str) -> bool:

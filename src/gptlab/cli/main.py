@@ -13,7 +13,7 @@ from typing import Any, NoReturn, TypeVar
 
 import gptlab
 from gptlab.cli.flags import CommandLine, parse
-from gptlab.errors import GptlabError
+from gptlab.errors import GptlabError, PeerError
 
 INTERNAL_ERROR = 1
 USER_ERROR = 2
@@ -37,7 +37,7 @@ def run(main: Callable[[Line], int | None], command: type[Line], *, prog: str) -
 
     An error is one line on standard error: exit code 2 for a user's mistake, 1 for a fault of
     gptlab, 130 for Ctrl-C. With `--debug` the traceback is shown as well. A warning of gptlab's is
-    one line too.
+    one line too. Of the processes of a job, one shows what is wrong with all.
     """
     settings: Line | None = None
     for stream in (sys.stdout, sys.stderr):
@@ -60,7 +60,14 @@ def run(main: Callable[[Line], int | None], command: type[Line], *, prog: str) -
     except Exception as error:
         if settings is not None and settings.debug:
             raise
+        if isinstance(error, PeerError) or (settings is None and not _is_first_process()):
+            sys.exit(_exit_code(error))
         _fail(f"{prog}: {_one_line(error)}", code=_exit_code(error))
+
+
+def _is_first_process() -> bool:
+    """Whether torchrun started this process alone or before all others of a job."""
+    return os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0"
 
 
 @contextmanager
@@ -72,7 +79,8 @@ def _plain_warnings(prog: str) -> Iterator[None]:
         message: Warning | str, category: type[Warning], filename: str, *place: Any, **more: Any
     ) -> None:
         if issubclass(category, UserWarning) and Path(filename).is_relative_to(package):
-            print(f"{prog}: {' '.join(str(message).split())}", file=sys.stderr)
+            if _is_first_process():
+                print(f"{prog}: {' '.join(str(message).split())}", file=sys.stderr)
         else:
             show_as_ever(message, category, filename, *place, **more)
 

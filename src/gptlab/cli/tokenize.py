@@ -8,8 +8,8 @@ from pydantic import AliasChoices, Field, PositiveInt
 
 from gptlab.cli.flags import CommandLine
 from gptlab.cli.main import run
-from gptlab.config.settings import Seed
-from gptlab.config.training import TOY_TOKENIZER, Source, TokenizerType
+from gptlab.config.settings import Seed, Source
+from gptlab.config.training import TOY_TOKENIZER, TokenizerType
 from gptlab.errors import ConfigError, DataError
 
 if TYPE_CHECKING:

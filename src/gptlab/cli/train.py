@@ -1,8 +1,17 @@
 """gptlab-train: text in, a trained GPT out."""
 
+from typing import Self
+
+from pydantic import model_validator
+
 from gptlab.cli.flags import CommandLine
 from gptlab.cli.main import INTERRUPTED, run
 from gptlab.config import TrainConfig
+from gptlab.errors import ConfigError
+
+# Exit codes of what runs without an error, but not as hoped for.
+NOTHING_FOUND = 1
+OUT_OF_BAND = 1
 
 
 class TrainCommand(TrainConfig, CommandLine):
@@ -13,6 +22,16 @@ class TrainCommand(TrainConfig, CommandLine):
 
     preset: str | None = None
     """Named starting point: tiny, toy, nanogpt-char, gpt2, gpt2-medium, gpt2-large, gpt2-xl."""
+    lr_find: bool = False
+    """Instead of training, try learning rates of all sizes on this run, and suggest one."""
+    check: bool = False
+    """Instead, train the shipped reference run and say whether its loss falls as it should."""
+
+    @model_validator(mode="after")
+    def _one_at_a_time(self) -> Self:
+        if self.lr_find and self.check:
+            raise ConfigError("--lr_find and --check exclude each other; write one of them")
+        return self
 
 
 def main() -> None:
@@ -25,8 +44,31 @@ def _train(command: TrainCommand) -> int:
     from gptlab.training import train
 
     given = command.model_fields_set & TrainConfig.model_fields.keys()
-    result = train(TrainConfig(**{name: getattr(command, name) for name in given}))
-    return INTERRUPTED if result.interrupted else 0
+    config = TrainConfig(**{name: getattr(command, name) for name in given})
+    if command.lr_find:
+        return _find_learning_rate(config)
+    if command.check:
+        return _check(config)
+    return INTERRUPTED if train(config).interrupted else 0
+
+
+def _find_learning_rate(config: TrainConfig) -> int:
+    """Search, which says what it finds."""
+    from gptlab.training.lr_find import find_learning_rate
+
+    return NOTHING_FOUND if find_learning_rate(config).suggestion is None else 0
+
+
+def _check(config: TrainConfig) -> int:
+    """Print how this machine's curve lies to the reference."""
+    from gptlab.training.reference import check_reference, read_reference, verdict
+
+    check = check_reference(config)
+    if check is None:
+        return 0
+    if not config.quiet:
+        print(verdict(check, seeds=read_reference().seeds))
+    return 0 if check.in_band else OUT_OF_BAND
 
 
 if __name__ == "__main__":

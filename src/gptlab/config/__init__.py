@@ -1,16 +1,18 @@
 """Every setting of gptlab, as frozen models that never import torch."""
 
+from gptlab.config.learning import LossConfig, OptimizerConfig
 from gptlab.config.model import ModelConfig
 from gptlab.config.preparation import FilterConfig, PrepareConfig, WindowConfig
 from gptlab.config.presets import PRESETS
 from gptlab.config.sampling import SamplingConfig
 from gptlab.config.settings import Settings, nearest, preset
-from gptlab.config.training import DatasetConfig, OptimizerConfig, TrainConfig
+from gptlab.config.training import DatasetConfig, TrainConfig
 
 __all__ = [
     "PRESETS",
     "DatasetConfig",
     "FilterConfig",
+    "LossConfig",
     "ModelConfig",
     "OptimizerConfig",
     "PrepareConfig",

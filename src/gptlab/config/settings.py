@@ -15,6 +15,12 @@ _FEW = 12
 Part = TypeVar("Part", bound="Settings")
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Source = Annotated[str, Field(min_length=1)]
+
+
+def several(value: Any) -> Any:
+    """Several texts, where there may be one."""
+    return (value,) if isinstance(value, str) else value
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -9,7 +9,6 @@ from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
-    NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
@@ -17,8 +16,9 @@ from pydantic import (
 )
 from pydantic.functional_validators import ModelWrapValidatorHandler
 
+from gptlab.config.learning import OPTIMIZER_DEFAULTS, LossConfig, OptimizerConfig
 from gptlab.config.model import ModelConfig, Share
-from gptlab.config.settings import Seed, Settings
+from gptlab.config.settings import Seed, Settings, Source, several
 from gptlab.errors import ConfigError
 
 AUTO = "auto"
@@ -35,7 +35,6 @@ SHIPPED_RUN: Mapping[str, Any] = MappingProxyType(
     }
 )
 
-Source = Annotated[str, Field(min_length=1)]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 TokenizerType = Literal["default", "tiktoken", "sentencepiece"]
 
@@ -49,12 +48,13 @@ def _folder_name(name: str | None) -> str | None:
     return name
 
 
-def _several(value: Any) -> Any:
-    """Several texts, where there may be one."""
-    return (value,) if isinstance(value, str) else value
+def _switch_or_path(value: Any) -> Any:
+    """A switch as a command line spells it, or what it names instead."""
+    switches = {"true": True, "false": False}
+    return switches.get(value.lower(), value) if isinstance(value, str) else value
 
 
-Sources = Annotated[tuple[Source, ...], Field(min_length=1), BeforeValidator(_several)]
+Sources = Annotated[tuple[Source, ...], Field(min_length=1), BeforeValidator(several)]
 
 
 class DatasetConfig(Settings):
@@ -72,26 +72,7 @@ class DatasetConfig(Settings):
     """Count positions from the start of each document in a window."""
 
 
-class OptimizerConfig(Settings):
-    """AdamW and its learning rate over the run."""
-
-    learning_rate: PositiveFloat = 1e-3
-    """Peak learning rate."""
-    min_learning_rate: NonNegativeFloat | None = None
-    """Learning rate at the end of the run; a tenth of the peak if not given."""
-    warmup_steps: NonNegativeInt | None = None
-    """Steps of linear warm-up; 100, or a tenth of a run under 1,000 steps, if not given."""
-    weight_decay: NonNegativeFloat = 0.1
-    """Decoupled decay, of matrices only."""
-    beta1: Share = 0.9
-    """AdamW's decay of the first moment."""
-    beta2: Share = 0.95
-    """AdamW's decay of the second moment."""
-    grad_clip: NonNegativeFloat = 1.0
-    """Largest norm of the gradient; 0 for no limit."""
-
-
-class TrainConfig(OptimizerConfig, DatasetConfig, ModelConfig):
+class TrainConfig(OptimizerConfig, LossConfig, DatasetConfig, ModelConfig):
     """A training run, whole. Flat, so that a flag, a line of TOML and a field have one name.
 
     Without `train_data` the run is on the shipped stories, with evaluations close enough for
@@ -125,14 +106,26 @@ class TrainConfig(OptimizerConfig, DatasetConfig, ModelConfig):
     """Name of the run's folder; the data's name, numbered, if not given."""
     runs_dir: str = "runs"
     """Folder that holds all runs."""
-    resume: bool = False
-    """Go on from the run's newest checkpoint; start afresh where there is none."""
+    resume: Annotated[bool | Source, BeforeValidator(_switch_or_path)] = False
+    """Go on from the run's newest checkpoint, or afresh where there is none; or the checkpoint."""
     overwrite: bool = False
-    """Replace a run of the same name."""
+    """Replace a run of the same name; with the checkpoint to resume, what came after that."""
     device: str = "auto"
     """cpu, cuda, cuda:1, ...; 'auto' takes a GPU where there is one."""
     precision: Precision = "auto"
     """Arithmetic of matrix products; 'auto' is bf16 where the processor has it."""
+    deterministic: bool = False
+    """Use kernels alone that give the same bits each time, on a GPU too."""
+    gradient_accumulation_steps: PositiveInt | None = None
+    """Parts in which a batch is computed, one by one, to save memory; the batch is the same."""
+    micro_batch_size: PositiveInt | Literal["auto"] | None = None
+    """Windows computed at once, on each device; 'auto' finds the most that fit into memory."""
+    activation_checkpointing: bool = False
+    """Compute each block twice instead of keeping what is in it: less memory, more time."""
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    """Under torchrun: a copy of the model on each device, or a part of it."""
+    max_bad_steps: PositiveInt = 5
+    """Steps in a row, left out because their numbers are not finite, that end the run."""
     compile: Literal["auto", "on", "off"] = "auto"
     """Whether to use torch.compile; 'auto' does on a GPU and falls back."""
     eval_strategy: Literal["steps", "epoch", "no"] = "steps"
@@ -141,16 +134,24 @@ class TrainConfig(OptimizerConfig, DatasetConfig, ModelConfig):
     """Steps between evaluations; fewer on the shipped stories."""
     patience: NonNegativeInt = 5
     """Evaluations without improvement that end the run; 0 for no early stopping."""
+    save_strategy: Literal["auto", "steps", "epoch", "no"] = "auto"
+    """When to keep a checkpoint; 'no' saves at the end alone, 'auto' is steps with save_every."""
     save_every: PositiveInt | None = None
     """Steps between checkpoints, instead of epochs."""
     save_every_epochs: PositiveInt = 5
     """Epochs between checkpoints."""
+    keep_last: PositiveInt | None = None
+    """Number of these checkpoints to keep; all if not given."""
+    log_strategy: Literal["steps", "epoch", "no"] = "steps"
+    """When to write a line of metrics.jsonl on training."""
     log_every: PositiveInt = 10
     """Steps between lines of metrics.jsonl."""
     sample_length: NonNegativeInt = 60
     """Tokens of the sample shown at each evaluation; 0 for none."""
     tensorboard: bool = False
     """Write TensorBoard events into the run."""
+    wandb: bool = False
+    """Send metrics to Weights & Biases."""
     quiet: bool = False
     """Print errors and warnings only."""
 
@@ -160,10 +161,28 @@ class TrainConfig(OptimizerConfig, DatasetConfig, ModelConfig):
         if not isinstance(data, dict):
             return handler(data)
         own_data = {"tokenizer": AUTO, "eval_data": AUTO}
-        implied: Mapping[str, Any] = own_data if "train_data" in data else SHIPPED_RUN
+        implied = {
+            **(own_data if "train_data" in data else SHIPPED_RUN),
+            **OPTIMIZER_DEFAULTS.get(str(data.get("optimizer")), {}),
+        }
         config = handler({**implied, **data})
         # Only what the caller gave counts as given: resuming compares that with the saved run.
         config.model_fields_set.difference_update(implied.keys() - data.keys())
-        if config.resume and config.overwrite:
-            raise ConfigError("--resume and --overwrite exclude each other; write one of them")
+        config._check_fit()
         return config
+
+    def _check_fit(self) -> None:
+        if self.resume is True and self.overwrite:
+            raise ConfigError("--resume and --overwrite exclude each other; write one of them")
+        if self.save_strategy == "steps" and self.save_every is None:
+            raise ConfigError("save_strategy is 'steps'; say how many with --save_every")
+        if self.save_strategy in ("epoch", "no") and self.save_every is not None:
+            raise ConfigError(
+                f"save_strategy is '{self.save_strategy}', but save_every is {self.save_every} "
+                "steps; leave one of them out"
+            )
+        if self.gradient_accumulation_steps and self.micro_batch_size:
+            raise ConfigError(
+                "gradient_accumulation_steps and micro_batch_size say the same thing in two ways; "
+                "leave one of them out"
+            )

@@ -10,6 +10,7 @@ from typing import Self
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from gptlab.config import ModelConfig
 from gptlab.errors import ConfigError
@@ -27,6 +28,10 @@ class GPT(nn.Module):
         config: Its shape and parts.
         seed: Seed of the initial weights; torch's global generator draws them if None.
     """
+
+    activation_checkpointing: bool = False
+    """Whether training computes each block again on the way back instead of keeping what is in it
+    (Chen et al. 2016, https://arxiv.org/abs/1604.06174): the same numbers in less memory."""
 
     rotary_cos: Tensor
     rotary_sin: Tensor
@@ -119,8 +124,12 @@ class GPT(nn.Module):
             positions = cache.positions_BT(T)
         x_BTD = self._embed(tokens, positions)
         context = self._context(positions, cache, documents)
+        is_learning = self.training and torch.is_grad_enabled() and cache is None
         for index, block in enumerate(self.blocks):
-            x_BTD = block(x_BTD, context, cache.layer(index, positions) if cache else None)
+            if self.activation_checkpointing and is_learning:
+                x_BTD = checkpoint(block, x_BTD, context, use_reentrant=False)
+            else:
+                x_BTD = block(x_BTD, context, cache.layer(index, positions) if cache else None)
         if cache is not None and counts is not None:
             cache.advance(counts)
         hidden_BTD: Tensor = self.norm(x_BTD)

@@ -1,7 +1,7 @@
 """When a run ends, and what it says then."""
 
-from gptlab.checkpoint import find_checkpoint
-from gptlab.training.run_folder import BEST
+from gptlab.checkpoint import checkpoints_in
+from gptlab.training.run_checkpoints import BEST
 from gptlab.training.session import Session
 
 
@@ -25,23 +25,28 @@ def is_out_of_time(session: Session) -> bool:
     return minutes is not None and session.state.elapsed_seconds >= 60 * minutes
 
 
-def closing_lines(session: Session) -> str:
-    """What came of the run, and the command that comes next."""
+def closing_lines(session: Session, *, is_stopped: bool) -> str:
+    """What came of the run, or that a signal stopped it, and the command that comes next."""
     state, folder = session.state, session.folder
-    if not is_over(session):
+    if is_stopped:
         runs = session.config.runs_dir
         where = "" if runs == "runs" else f" --runs_dir {runs}"
+        command = "gptlab-train"
+        if session.ranks.size > 1:
+            command = f"torchrun --nproc_per_node {session.ranks.size} -m gptlab.cli.train"
         return (
             f"stopped after step {state.step:,}; go on with "
-            f"gptlab-train --resume --experiment_name {folder.name}{where}"
+            f"{command} --resume --experiment_name {folder.name}{where}"
         )
+    done = f"done after {state.step:,} steps{_reason(session)}"
     if state.eval_loss is None or state.best_loss is None:
-        return f"done after {state.step:,} steps"
-    best = find_checkpoint(folder / BEST)
-    model = folder if state.eval_loss <= state.best_loss else best
+        return done
+    is_best = state.eval_loss <= state.best_loss
+    saved = [path for path in checkpoints_in(folder) if path.name.startswith(f"{BEST}-")]
+    where = f" in {saved[0]}" if saved else ""
+    model = folder if is_best or not saved else saved[0]
     return (
-        f"done after {state.step:,} steps{_reason(session)}: evaluation loss "
-        f"{state.eval_loss:.4f}, best {state.best_loss:.4f} in {best}\n"
+        f"{done}: evaluation loss {state.eval_loss:.4f}, best {state.best_loss:.4f}{where}\n"
         f'now: gptlab-generate --model_path {model} --prompt "..."'
     )
 

@@ -1,18 +1,22 @@
 """How good a model is on a held-out text: a full, deterministic pass."""
 
 import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 
-from gptlab.data import TokenDataset, sequential_batches
+from gptlab.data import Batch, TokenDataset, sequential_batches
 from gptlab.data.sampler import has_own_windows
 from gptlab.data.text_size import MeasuredDataset
 from gptlab.errors import DataError
 from gptlab.model import GPT
 from gptlab.training.loader import DeviceBatch
-from gptlab.training.losses import batch_loss
+from gptlab.training.losses import LossSums
+from gptlab.training.objective import Forward, Objective
 from gptlab.training.precision import Arithmetic
+from gptlab.training.ranks import Ranks
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,10 @@ class Evaluation:
     """NaN likewise."""
     tokens: int
     """Tokens predicted: all but the first of a dataset, or of each window of its own."""
+    key_loss: float | None = None
+    """Of key tokens alone; None where there are none."""
+    other_loss: float | None = None
+    """Of all others; None where there are no key tokens."""
 
 
 def evaluate(
@@ -55,32 +63,102 @@ def evaluate(
     Raises:
         DataError: There is no token to predict.
     """
+    return evaluate_forward(
+        Objective(model, arithmetic=arithmetic),
+        model,
+        datasets,
+        batch_size=batch_size,
+        device=arithmetic.device,
+        document_mask=document_mask,
+        reset_positions=reset_positions,
+    )
+
+
+def evaluate_forward(
+    forward: Forward,
+    model: GPT,
+    datasets: Sequence[TokenDataset],
+    *,
+    batch_size: int,
+    device: torch.device,
+    document_mask: bool = False,
+    reset_positions: bool = False,
+    ranks: Ranks | None = None,
+    before_batch: Callable[[], None] = lambda: None,
+) -> Evaluation:
+    """As `evaluate`, by a forward pass of `model` that may be spread over processes.
+
+    Each of the `ranks` computes its share of the batches, and all of them get the result.
+    `before_batch` may raise to break the evaluation off.
+    """
+    ranks = ranks or Ranks()
     was_training = model.training
     model.eval()
-    total = count = size = characters = 0.0
+    sums = torch.zeros(len(LossSums._fields), dtype=torch.float64)
     try:
         for dataset in datasets:
-            nats, weight = _sums(
-                model, dataset, batch_size, arithmetic, document_mask, reset_positions
+            batches = sequential_batches(
+                dataset,
+                seq_len=model.config.seq_len,
+                batch_size=batch_size,
+                document_mask=document_mask,
+                reset_positions=reset_positions,
             )
-            total, count = total + nats, count + weight
-            predicted = _text(dataset)
-            characters, size = characters + predicted[0], size + predicted[1]
+            for arrays, is_mine in _dealt(batches, ranks):
+                before_batch()
+                batch = DeviceBatch.of(arrays).each(lambda part: part.to(device))
+                with torch.no_grad():
+                    values = forward(batch)
+                if is_mine:
+                    sums += torch.stack([value.double() for value in values]).cpu()
     finally:
         model.train(was_training)
-    if not count:
+    total = LossSums(*ranks.sum(sums).unbind())
+    if not total.tokens:
         tokens = sum(map(len, datasets))
         raise DataError(
             f"the evaluation text has {tokens} tokens, but it takes at least 2 in a window; give "
             "a longer one"
         )
-    loss = total / count
+    return _evaluation(total, datasets)
+
+
+def _dealt(batches: Iterator[Batch], ranks: Ranks) -> Iterator[tuple[Batch, bool]]:
+    """This process's share of `batches`, and whether each of them counts.
+
+    All processes compute the same number, which an engine that shards a model relies on.
+    """
+    while hand := list(islice(batches, ranks.size)):
+        is_mine = ranks.rank < len(hand)
+        yield hand[ranks.rank if is_mine else 0], is_mine
+
+
+def _evaluation(total: LossSums, datasets: Sequence[TokenDataset]) -> Evaluation:
+    nats, tokens = total.nats.item(), total.tokens.item()
+    texts = [_text(dataset) for dataset in datasets]
+    characters, size = sum(text[0] for text in texts), sum(text[1] for text in texts)
+    loss = nats / tokens
+    key_loss, other_loss = split_loss(total)
     return Evaluation(
         loss=loss,
         perplexity=math.exp(min(loss, 700.0)),
-        bits_per_byte=total / math.log(2) / size if size > 0 else math.nan,
-        nats_per_character=total / characters if characters > 0 else math.nan,
-        tokens=round(count),
+        bits_per_byte=nats / math.log(2) / size if size > 0 else math.nan,
+        nats_per_character=nats / characters if characters > 0 else math.nan,
+        tokens=round(tokens),
+        key_loss=key_loss,
+        other_loss=other_loss,
+    )
+
+
+def split_loss(sums: LossSums) -> tuple[float | None, float | None]:
+    """Nats per key token and per other token; both None where no key token was met."""
+    tokens, key_tokens = sums.tokens.item(), sums.key_tokens.item()
+    if not key_tokens:
+        return None, None
+    others = tokens - key_tokens
+    return (
+        sums.key_nats.item() / key_tokens,
+        (sums.nats - sums.key_nats).item() / others if others else None,
     )
 
 
@@ -91,28 +169,3 @@ def _text(dataset: TokenDataset) -> tuple[float, float]:
     if isinstance(dataset, MeasuredDataset):
         return dataset.target_characters, dataset.target_bytes
     return math.nan, math.nan
-
-
-def _sums(
-    model: GPT,
-    dataset: TokenDataset,
-    batch_size: int,
-    arithmetic: Arithmetic,
-    document_mask: bool,
-    reset_positions: bool,
-) -> tuple[float, float]:
-    """Loss in nats over `dataset`, and the weight of its tokens."""
-    total = count = 0.0
-    batches = sequential_batches(
-        dataset,
-        seq_len=model.config.seq_len,
-        batch_size=batch_size,
-        document_mask=document_mask,
-        reset_positions=reset_positions,
-    )
-    with torch.no_grad():
-        for arrays in batches:
-            batch = DeviceBatch.of(arrays).each(lambda part: part.to(arithmetic.device))
-            nats, weight = batch_loss(model, batch, arithmetic=arithmetic)
-            total, count = total + nats.item(), count + weight.item()
-    return total, count

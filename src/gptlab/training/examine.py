@@ -2,12 +2,15 @@
 
 import math
 import os
+from contextlib import nullcontext
 
 from gptlab.config import SamplingConfig
+from gptlab.errors import TrainingError
 from gptlab.generation import Generator
 from gptlab.training.ending import is_out_of_time
-from gptlab.training.evaluate import Evaluation, evaluate
-from gptlab.training.losses import diverged
+from gptlab.training.evaluate import Evaluation, evaluate_forward
+from gptlab.training.interrupt import Interrupt
+from gptlab.training.parallelism import resharded
 from gptlab.training.session import Session
 
 SAMPLES = "samples.txt"
@@ -31,32 +34,46 @@ def drop_later_samples(session: Session) -> None:
         os.truncate(path, min(session.state.samples_size, path.stat().st_size))
 
 
-def examine(session: Session) -> tuple[Evaluation, bool]:
+def examine(session: Session, interrupt: Interrupt) -> tuple[Evaluation, bool]:
     """Evaluate, sample and report; the result, and whether it is the best so far.
 
-    Draws from a generator of its own, so looking never changes the run.
+    Looks at the averaged weights where the run has an average. Draws from a generator of its own,
+    so looking never changes the run.
 
     Raises:
+        BrokenOffError: A signal came; nothing is left of the evaluation.
         TrainingError: The loss is not finite.
     """
-    evaluation = evaluate(
-        session.model,
-        *session.inputs.evaluation,
-        batch_size=session.config.batch_size,
-        arithmetic=session.arithmetic,
-        document_mask=session.config.document_mask,
-        reset_positions=session.config.reset_positions,
-    )
-    if not math.isfinite(evaluation.loss):
-        raise diverged(evaluation.loss, session.state.step)
-    is_best = session.state.note_evaluation(evaluation.loss)
+    config, state, ranks = session.config, session.state, session.ranks
+    text = None
+    averaged = nullcontext() if session.average is None else session.average.applied()
+    with averaged, resharded(session.module):
+        evaluation = evaluate_forward(
+            session.module,
+            session.model,
+            session.inputs.evaluation,
+            batch_size=-(-config.batch_size // (ranks.size * session.parts)),
+            device=session.arithmetic.device,
+            document_mask=config.document_mask,
+            reset_positions=config.reset_positions,
+            ranks=ranks,
+            before_batch=interrupt.check if ranks.size == 1 else lambda: None,
+        )
+        if not math.isfinite(evaluation.loss):
+            raise TrainingError(
+                f"the evaluation loss is {evaluation.loss} at step {state.step}; start again with "
+                "a lower --learning_rate, or with --precision fp32"
+            )
+        # A model that is spread over processes speaks only where all of them take part.
+        if config.sample_length and (ranks.is_first or config.parallel == "fsdp"):
+            text = _sample(session)
+    is_best = state.note_evaluation(evaluation.loss)
     session.say(_report(session, evaluation, is_best))
-    if session.config.sample_length:
-        text = _sample(session)
+    if text is not None and ranks.is_first:
         session.say("  " + text.replace("\n", "\n  "))
         with (session.folder / SAMPLES).open("a", encoding="utf-8", errors="replace") as stream:
-            stream.write(f"--- step {session.state.step}\n{text}\n\n")
-            session.state.samples_size = stream.tell()
+            stream.write(f"--- step {state.step}\n{text}\n\n")
+            state.samples_size = stream.tell()
     return evaluation, is_best
 
 

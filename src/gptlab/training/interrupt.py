@@ -6,11 +6,20 @@ from types import FrameType
 from typing import Any, Self
 
 
-class Interrupt:
-    """While entered, the first signal is noted in `requested`; a second one acts at once."""
+class BrokenOffError(Exception):
+    """A signal came, and what was going on can be done again later."""
 
-    def __init__(self) -> None:
+
+class Interrupt:
+    """While entered, the first signal is noted in `requested`; a second one acts at once.
+
+    Args:
+        may_repeat: Signals come several times, as torchrun sends them; none of them acts at once.
+    """
+
+    def __init__(self, *, may_repeat: bool = False) -> None:
         self.requested = False
+        self._may_repeat = may_repeat
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
@@ -24,6 +33,16 @@ class Interrupt:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
+    def check(self) -> None:
+        """Break off what can be done again later, if a signal has come.
+
+        Raises:
+            BrokenOffError: One has.
+        """
+        if self.requested:
+            raise BrokenOffError
+
     def _note(self, number: int, _frame: FrameType | None) -> None:
         self.requested = True
-        signal.signal(number, self._previous[number])
+        if not self._may_repeat:
+            signal.signal(number, self._previous[number])

@@ -55,13 +55,24 @@ class BatchLoader:
     Args:
         sampler: Used by the thread alone.
         device: Where the batches go; to a GPU they are copied from pinned memory.
+        rank: Which of the job's processes this is; each has rows of its own.
+        world_size: How many there are.
         ahead: Number of batches to make ahead, if the steps come one after another.
     """
 
-    def __init__(self, sampler: Sampler, *, device: torch.device, ahead: int = _AHEAD) -> None:
+    def __init__(
+        self,
+        sampler: Sampler,
+        *,
+        device: torch.device,
+        rank: int = 0,
+        world_size: int = 1,
+        ahead: int = _AHEAD,
+    ) -> None:
         self.seconds_waited = 0.0
         """Time in which whoever asked for a batch waited for it to be made."""
         self._sampler, self._device, self._ahead = sampler, device, ahead
+        self._rank, self._world_size = rank, world_size
         # Starts its thread with the first batch.
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="batches")
         self._pending: dict[int, Future[DeviceBatch]] = {}
@@ -90,7 +101,8 @@ class BatchLoader:
         self.close()
 
     def _make(self, step: int) -> DeviceBatch:
-        batch = DeviceBatch.of(self._sampler.batch(step))
+        arrays = self._sampler.batch(step, rank=self._rank, world_size=self._world_size)
+        batch = DeviceBatch.of(arrays)
         if self._device.type != "cuda":
             return batch
         # Memory is pinned for the thread's current GPU, which otherwise is the first one.

@@ -7,18 +7,18 @@ from pathlib import Path
 from tqdm import tqdm
 
 from gptlab.config import TrainConfig
-from gptlab.training.checkpoints import is_checkpoint_due, save_best, save_last, save_numbered
-from gptlab.training.compiling import choose_forward
+from gptlab.training.beginning import begun, choose_computation
+from gptlab.training.checkpoints import Saver, is_checkpoint_due
+from gptlab.training.determinism import deterministic
 from gptlab.training.ending import closing_lines, is_over
-from gptlab.training.examine import drop_later_samples, examine, is_evaluation_due
-from gptlab.training.interrupt import Interrupt
+from gptlab.training.examine import examine, is_evaluation_due
+from gptlab.training.interrupt import BrokenOffError, Interrupt
 from gptlab.training.memory import explained_memory
-from gptlab.training.metrics import MetricsLog
-from gptlab.training.plan import describe, probe
+from gptlab.training.objective import Forward
 from gptlab.training.plots import plot_run
-from gptlab.training.recorder import Recorder
-from gptlab.training.run_folder import LAST, create_run, drop_later_checkpoints
-from gptlab.training.session import open_session
+from gptlab.training.ranks import joined
+from gptlab.training.recorder import Recorder, is_record_due
+from gptlab.training.session import Session, open_session
 from gptlab.training.step import train_step
 
 
@@ -43,55 +43,78 @@ def train(config: TrainConfig) -> TrainResult:
 
     Prints what it will do, then trains, evaluates, samples and saves until the steps are done, or
     patience or time runs out, or a signal comes. Each batch, and each dropout mask, is a function
-    of the seed and the step.
+    of the seed and the step. In a process that torchrun started, it is one of a job's.
 
     Raises:
-        GptlabError: A setting, a file or a device does not fit, or the loss is not finite.
+        GptlabError: A setting, a file or a device does not fit, or the numbers are not finite.
     """
-    with explained_memory():
-        session = open_session(config)
-        config, state, total_steps = session.config, session.state, session.total_steps
-        forward = choose_forward(
-            session.model, config.compile, try_out=lambda f: probe(session, f), say=session.say
-        )
-        session.say(describe(session, probe(session, forward)))
-    create_run(session.folder, config)
-    drop_later_checkpoints(session.folder, state.step)
-    drop_later_samples(session)
-    metrics = MetricsLog(session.folder, after_step=state.step, tensorboard=config.tensorboard)
+    with joined(config.device) as ranks, explained_memory():
+        session = open_session(config, ranks)
+        device = session.arithmetic.device
+        with deterministic(session.config.deterministic, device), closing(session.loader):
+            session, forward = choose_computation(session)
+            with begun(session) as metrics:
+                return _run(session, forward, Recorder(session, metrics))
+
+
+def _run(session: Session, forward: Forward, recorder: Recorder) -> TrainResult:
+    """Train from the session's step to the end, or to a signal."""
+    state, ranks = session.state, session.ranks
+    is_silent = session.config.quiet or not ranks.is_first
     bar = tqdm(
-        total=total_steps, initial=state.step, unit="step", disable=config.quiet, leave=False
+        total=session.total_steps,
+        initial=state.step,
+        unit="step",
+        # None draws a bar on a terminal, but not into a log.
+        disable=True if is_silent else None,
+        leave=False,
     )
-    recorder = Recorder(session)
-    with Interrupt() as interrupt, closing(metrics), closing(session.loader), bar:
-        while not is_over(session) and not interrupt.requested:
-            recorder.count(*train_step(session, forward))
-            bar.update()
-            if state.step % config.log_every == 0 or state.step == total_steps:
-                record = recorder.training_record()
-                metrics.write(record)
-                speed = f"{record['tokens_per_second']:,.0f} tok/s"
-                bar.set_postfix_str(f"loss {record['loss']:.3f}, {speed}")
+    with Interrupt(may_repeat=ranks.size > 1) as interrupt, Saver(session) as saver, bar:
+        while True:
             with recorder.paused():
-                if evaluated := is_evaluation_due(session):
-                    evaluation, is_best = examine(session)
-                    metrics.write(recorder.evaluation_record(evaluation))
-                    plot_run(session.folder)
-                    if is_best:
-                        save_best(session)
-                if kept := is_checkpoint_due(session):
-                    save_numbered(session)
-                if evaluated or kept:
-                    save_last(session)
-        if is_over(session) and recorder.is_pending:
-            metrics.write(recorder.training_record())
-        if interrupt.requested and not (session.folder / f"{LAST}-{state.step}").exists():
-            save_last(session)
-    session.say(closing_lines(session))
+                is_stopped = not _look(session, recorder, saver, interrupt)
+            if is_stopped or is_over(session):
+                break
+            if is_stopped := ranks.any(interrupt.requested):
+                break
+            report = train_step(session, forward)
+            recorder.count(report)
+            bar.update()
+            if is_record_due(session):
+                bar.set_postfix_str(recorder.write_training())
+            if report.failure is not None:
+                # The former checkpoint stays: the weights that led here are no place to go on from.
+                raise report.failure
+        if not is_stopped and recorder.is_pending:
+            recorder.write_training()
+        saver.save(final=True)
+    session.say(closing_lines(session, is_stopped=is_stopped))
     return TrainResult(
         path=session.folder,
         steps=state.step,
         eval_loss=state.eval_loss,
         best_eval_loss=state.best_loss,
-        interrupted=interrupt.requested and not is_over(session),
+        interrupted=is_stopped,
     )
+
+
+def _look(session: Session, recorder: Recorder, saver: Saver, interrupt: Interrupt) -> bool:
+    """Evaluate and save if the step just made calls for it and was not looked at yet.
+
+    False if a signal broke the evaluation off; a run that is resumed begins with it.
+    """
+    state, is_best = session.state, False
+    is_kept, is_due = is_checkpoint_due(session), is_evaluation_due(session)
+    if state.examined == state.step or not (is_kept or is_due):
+        return True
+    if is_due:
+        try:
+            evaluation, is_best = examine(session, interrupt)
+        except BrokenOffError:
+            return False
+        recorder.write_evaluation(evaluation)
+        if session.ranks.is_first:
+            plot_run(session.folder)
+    state.examined = state.step
+    saver.save(numbered=is_kept, best=is_best)
+    return True

@@ -1,51 +1,50 @@
-"""What a run reports: `metrics.jsonl`, a line a record, and TensorBoard if enabled."""
+"""What a run reports: `metrics.jsonl`, a line a record, and what else it is sent to."""
 
 import json
 import math
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from gptlab.errors import ConfigError
 from gptlab.training.files import replace_text
+from gptlab.training.sinks import Sink
 
 FILE = "metrics.jsonl"
 
+MEASURED = frozenset({"elapsed_seconds", "memory_bytes", "mfu", "tokens_per_second"})
+"""Fields of a record that differ from run to run; all others follow from settings and data."""
+
 
 class MetricsLog:
-    """Appends records to `metrics.jsonl` in a run's folder.
+    """Appends records to `metrics.jsonl` in a run's folder, and passes them on.
 
     Args:
         folder: The run.
         after_step: Records of later steps, from before a run was killed, are dropped.
-        tensorboard: Write TensorBoard events too.
-
-    Raises:
-        ConfigError: TensorBoard is asked for and not installed.
+        sinks: Told each record too, and closed with the log.
     """
 
-    def __init__(self, folder: Path, *, after_step: int, tensorboard: bool) -> None:
+    def __init__(self, folder: Path, *, after_step: int, sinks: Sequence[Sink] = ()) -> None:
         kept = [record for record in read_metrics(folder) if record["step"] <= after_step]
         path = folder / FILE
         replace_text(path, "".join(_line(record) for record in kept))
+        self._sinks = tuple(sinks)
         self._stream = path.open("a", encoding="utf-8")
-        self._board = None
-        if tensorboard:
-            self._board = summary_writer()(str(folder), purge_step=after_step + 1)
 
     def write(self, record: dict[str, Any]) -> None:
         """Append `record`, which has at least `step` and `split`."""
         self._stream.write(_line(record))
         self._stream.flush()
-        if self._board is not None:
-            for name, value in record.items():
-                if isinstance(value, int | float) and name != "step":
-                    self._board.add_scalar(f"{record['split']}/{name}", value, record["step"])
+        for sink in self._sinks:
+            sink.write(record)
 
     def close(self) -> None:
-        """Flush and release the files."""
-        self._stream.close()
-        if self._board is not None:
-            self._board.close()
+        """Flush and release the files, and close the sinks, each even if another fails."""
+        with ExitStack() as stack:
+            for sink in self._sinks:
+                stack.callback(sink.close)
+            stack.callback(self._stream.close)
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
@@ -69,18 +68,3 @@ def _line(record: dict[str, Any]) -> str:
         for name, value in record.items()
     }
     return json.dumps(finite) + "\n"
-
-
-def summary_writer() -> Any:
-    """TensorBoard's class of writers.
-
-    Raises:
-        ConfigError: TensorBoard is not installed.
-    """
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise ConfigError(
-            "--tensorboard needs the tensorboard package; pip install tensorboard"
-        ) from None
-    return SummaryWriter

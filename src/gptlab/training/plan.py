@@ -1,31 +1,47 @@
 """What a run will do, and what it will cost, before it does it."""
 
-import sys
 import time
-
-import torch
 
 from gptlab.config import TrainConfig
 from gptlab.data.text_size import MeasuredDataset
-from gptlab.training.losses import Forward, batch_loss
+from gptlab.training.memory import peak_memory
+from gptlab.training.micro_batches import split
+from gptlab.training.objective import Forward
+from gptlab.training.parallelism import synchronised
 from gptlab.training.session import Session
 
 # A forward pass is about a third of a training step's work.
-_EVALUATION_SHARE = 1 / 3
+_FORWARD_SHARE = 1 / 3
+# From this share of a run's time on, evaluations are worth a word.
+_MUCH = 0.1
 
 
-def probe(session: Session, forward: Forward) -> float:
-    """Seconds of a training step, from two that leave no trace."""
+def probe(session: Session, forward: Forward, *, rows: int | None = None) -> float:
+    """Seconds of a training step, from two that leave no trace.
+
+    Args:
+        session: The run.
+        forward: Its objective, as it is computed.
+        rows: How many of the batch's windows to compute at once; those of a part if not given.
+    """
     batch = session.batch(0)
+    if rows is None:
+        part, share = split(batch, session.parts)[0], session.parts
+    else:
+        part, share = batch.each(lambda tensor: tensor[:rows]), 1
     seconds = 0.0
-    for _ in range(2):
-        start = time.perf_counter()
-        loss, weight = batch_loss(forward, batch, arithmetic=session.arithmetic)
-        (loss / weight).backward()  # type: ignore[no-untyped-call]
-        loss.item()
+    try:
+        for _ in range(2):
+            start = time.perf_counter()
+            with synchronised(session.module, last=True):
+                sums = forward(part)
+                (sums.objective / sums.weight).backward()  # type: ignore[no-untyped-call]
+            sums.objective.item()
+            session.model.zero_grad(set_to_none=True)
+            seconds = time.perf_counter() - start
+    finally:
         session.model.zero_grad(set_to_none=True)
-        seconds = time.perf_counter() - start
-    return seconds
+    return seconds * share
 
 
 def describe(session: Session, step_seconds: float) -> str:
@@ -35,6 +51,7 @@ def describe(session: Session, step_seconds: float) -> str:
     steps = max(0, session.total_steps - session.state.step)
     more = f" more, to {session.total_steps:,}," if session.state.step else ""
     read = session.total_steps * session.tokens_per_step
+    memory = peak_memory(session.arithmetic.device) + later_memory(session)
     kind = f"{config.num_layers} layers, width {config.embed_dim}, {config.n_heads} heads"
     lines = [
         f"model    {parameters:,} parameters: {kind}, vocabulary {config.vocab_size:,}",
@@ -43,8 +60,8 @@ def describe(session: Session, step_seconds: float) -> str:
         f"{session.sampler.epoch(session.total_steps):.3g} epochs{_early_ending(config)}",
         f"ratio    {read / parameters:.3g} tokens read per parameter, "
         f"{tokens / parameters:.3g} of them different",
-        f"device   {session.arithmetic}",
-        f"memory   about {_memory(session) / 2**30:.1f} GiB",
+        f"device   {_devices(session)}",
+        f"memory   about {memory / 2**30:.1f} GiB",
         f"time     about {_duration(_total_seconds(session, step_seconds, steps))}"
         f" at {session.tokens_per_step / step_seconds:,.0f} tokens/s",
         f"output   {session.folder}",
@@ -54,7 +71,23 @@ def describe(session: Session, step_seconds: float) -> str:
             "note     the model has more parameters than the text has tokens: it can learn the "
             "text by heart, so watch the evaluation loss"
         )
+    share = _evaluation_share(session, steps)
+    if steps and share / (steps + share) > _MUCH:
+        lines.append(
+            f"note     evaluations take {share / (steps + share):.0%} of the time; a larger "
+            "--eval_steps or a smaller evaluation text takes less"
+        )
     return "\n".join(lines)
+
+
+def _devices(session: Session) -> str:
+    config, ranks = session.config, session.ranks
+    lines = [str(session.arithmetic)]
+    if ranks.size > 1:
+        lines.append(f"{ranks.size} processes ({config.parallel})")
+    if session.parts > 1:
+        lines.append(f"each batch in {session.parts} parts")
+    return ", ".join(lines)
 
 
 def _data(session: Session) -> str:
@@ -114,36 +147,34 @@ def _early_ending(config: TrainConfig) -> str:
     return f" at most: {' or '.join(reasons)} end it earlier" if reasons else ""
 
 
-def _total_seconds(session: Session, step_seconds: float, steps: int) -> float:
-    config = session.config
-    evaluations = 1
+def _evaluation_share(session: Session, steps: int) -> float:
+    """Time of the evaluations in `steps` steps, in steps."""
+    config, number = session.config, 1
     if config.eval_strategy == "steps":
-        evaluations += steps // config.eval_steps
+        number += steps // config.eval_steps
     elif config.eval_strategy == "epoch":
-        evaluations += round(session.sampler.epoch(steps))
-    evaluation = _evaluation_batches(session) * _EVALUATION_SHARE
-    seconds = step_seconds * (steps + evaluations * evaluation)
-    if config.max_minutes is None:
+        number += round(session.sampler.epoch(steps))
+    return number * _evaluation_batches(session) * _FORWARD_SHARE
+
+
+def _total_seconds(session: Session, step_seconds: float, steps: int) -> float:
+    seconds = step_seconds * (steps + _evaluation_share(session, steps))
+    if session.config.max_minutes is None:
         return seconds
-    return max(0.0, min(seconds, 60 * config.max_minutes - session.state.elapsed_seconds))
+    return max(0.0, min(seconds, 60 * session.config.max_minutes - session.state.elapsed_seconds))
 
 
-def _memory(session: Session) -> float:
-    """Bytes at the peak: what the probe took, and the optimizer's two moments."""
-    moments = 8 * session.model.num_parameters()
-    device = session.arithmetic.device
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) + moments
-    return _peak_of_process() + moments
+def later_memory(session: Session) -> int:
+    """Bytes that a run takes after its first step, beside what a step does: the optimizers' state.
 
-
-def _peak_of_process() -> int:
-    try:
-        import resource
-    except ImportError:  # Windows has no such counter.
-        return 0
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    Gradients are among them where a step has several parts, and an average of the weights.
+    """
+    config = session.config
+    copies = 2 + (config.ema_decay is not None)
+    is_in_parts = config.micro_batch_size or config.gradient_accumulation_steps
+    copies += is_in_parts is not None
+    size = 4 * copies * session.model.num_parameters()
+    return size // session.ranks.size if config.parallel == "fsdp" else size
 
 
 def _duration(seconds: float) -> str:

@@ -22,10 +22,6 @@ class Arithmetic:
             self.device.type, _DTYPES[self.precision], enabled=self.precision != "fp32"
         )
 
-    def scaler(self) -> torch.amp.GradScaler:
-        """Keeps fp16 gradients from vanishing; does nothing in other precisions."""
-        return torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
-
     def __str__(self) -> str:
         name = "CPU"
         if self.device.type == "cuda":
@@ -44,7 +40,7 @@ def choose_arithmetic(device: str, precision: str) -> Arithmetic:
     if precision == "bf16" and chosen.type == "cuda" and not native:
         raise BackendError("precision is 'bf16', but this GPU lacks it; write --precision fp16")
     if precision == "auto":
-        precision = "bf16" if native else "fp32"
+        precision = "bf16" if native else "fp16" if _has_fp16(chosen) else "fp32"
     return Arithmetic(chosen, precision)
 
 
@@ -64,6 +60,11 @@ def choose_device(name: str) -> torch.device:
             f"device is '{name}', but there is no such device here; write --device cpu"
         ) from None
     return device
+
+
+def _has_fp16(device: torch.device) -> bool:
+    # Before compute capability 7.0 a GPU has no units for products in 16 bits.
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (7, 0)
 
 
 def _has_bf16(device: torch.device) -> bool:

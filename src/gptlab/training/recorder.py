@@ -1,67 +1,131 @@
 """Counts loss, tokens and time between two records of a run's metrics."""
 
-import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from gptlab.training.evaluate import Evaluation
-from gptlab.training.losses import diverged
+from gptlab.config import TrainConfig
+from gptlab.training.evaluate import Evaluation, split_loss
+from gptlab.training.losses import LossSums
+from gptlab.training.memory import peak_memory
+from gptlab.training.metrics import MetricsLog
+from gptlab.training.peak import peak_flops
 from gptlab.training.session import Session
-from gptlab.training.step import learning_rate
+from gptlab.training.step import StepReport, rate_of
+
+# Where the state keeps each of LossSums, since the last record.
+_SUMS = (
+    "objective_sum",
+    "objective_weight",
+    "nats_sum",
+    "tokens_sum",
+    "key_nats_sum",
+    "key_tokens_sum",
+)
+
+
+def is_record_due(session: Session) -> bool:
+    """Whether the step just made calls for a record of training."""
+    config, step = session.config, session.state.step
+    if config.log_strategy == "no":
+        return False
+    if step == session.total_steps:
+        return True
+    if config.log_strategy == "epoch":
+        return session.crossed_epochs(1)
+    return step % config.log_every == 0
 
 
 class Recorder:
-    """Turns what happens to a session into records; the sums live in its state, to be saved."""
+    """Turns what happens to a session into records; the sums live in its state, to be saved.
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    Args:
+        session: The run.
+        log: Where the records go; None in all processes but the first.
+    """
+
+    def __init__(self, session: Session, log: MetricsLog | None) -> None:
+        self._session, self._log = session, log
         self._earlier_seconds = session.state.elapsed_seconds
         self._start = self._interval_start = time.perf_counter()
-        self._interval_steps = 0
+        self._interval_steps = self._interval_tokens = 0
         self._speed = 0.0
+        self._gradient_norm = 0.0
+        arithmetic = session.arithmetic
+        peak = peak_flops(arithmetic.device, arithmetic.precision)
+        self._peak_flops = None if peak is None else peak * session.ranks.size
 
-    def count(self, loss: Tensor, weight: Tensor) -> None:
-        """Add a step's loss.
-
-        Raises:
-            TrainingError: The loss is not finite.
-        """
+    def count(self, report: StepReport) -> None:
+        """Add a step."""
         state = self._session.state
-        value = loss.item()
-        if not math.isfinite(value):
-            raise diverged(value, state.step)
-        state.loss_sum += value
-        state.loss_weight += weight.item()
         state.elapsed_seconds = self._earlier_seconds + time.perf_counter() - self._start
+        if self._session.config.max_minutes is not None:
+            # Where a clock may end the run, it is the first process's.
+            state.elapsed_seconds = self._session.ranks.share(state.elapsed_seconds)
         self._interval_steps += 1
+        self._interval_tokens += round(report.sums.tokens.item())
+        if report.is_finite:
+            for name, value in zip(_SUMS, report.sums, strict=True):
+                setattr(state, name, getattr(state, name) + value.item())
+            state.tokens += round(report.sums.tokens.item())
+            self._gradient_norm = report.gradient_norm
 
     @property
     def is_pending(self) -> bool:
-        """Whether steps were made since the last record."""
-        return self._interval_steps > 0
+        """Whether steps were made since the last record, and not recorded on purpose."""
+        return self._interval_steps > 0 and self._session.config.log_strategy != "no"
 
-    def training_record(self) -> dict[str, Any]:
-        """The steps since the last such record."""
-        state = self._session.state
-        tokens = self._interval_steps * self._session.tokens_per_step
-        self._speed = tokens / (time.perf_counter() - self._interval_start)
-        record = self._record("train", state.loss_sum / state.loss_weight)
-        state.loss_sum = state.loss_weight = 0.0
-        self._interval_start, self._interval_steps = time.perf_counter(), 0
-        return record
+    def write_training(self) -> str:
+        """Write a record of the steps since the last such record; its gist for a progress bar."""
+        record = self._training_record()
+        self._write(record)
+        loss = "none" if record["loss"] is None else f"{record['loss']:.3f}"
+        return f"loss {loss}, {record['tokens_per_second']:,.0f} tok/s"
 
-    def evaluation_record(self, evaluation: Evaluation) -> dict[str, Any]:
-        """An evaluation after the step just made."""
+    def write_evaluation(self, evaluation: Evaluation) -> None:
+        """Write a record of an evaluation after the step just made."""
         record = self._record("eval", evaluation.loss)
         floor = self._session.inputs.floor
         if floor is not None:
             record["nats_per_character_above_floor"] = evaluation.nats_per_character - floor
-        return {**record, **asdict(evaluation), "tokens": record["tokens"]}
+        found = {name: value for name, value in asdict(evaluation).items() if value is not None}
+        self._write({**record, **found, "tokens": record["tokens"]})
+
+    def _write(self, record: dict[str, Any]) -> None:
+        if self._log is not None:
+            self._log.write(record)
+
+    def _training_record(self) -> dict[str, Any]:
+        session, state = self._session, self._session.state
+        self._speed = self._interval_tokens / (time.perf_counter() - self._interval_start)
+        sums = LossSums(
+            *(torch.tensor(getattr(state, name), dtype=torch.float64) for name in _SUMS)
+        )
+        record = self._record("train", _mean(sums.nats, sums.tokens))
+        if _differs(session.config):
+            record["objective"] = _mean(sums.objective, sums.weight)
+        key_loss, other_loss = split_loss(sums)
+        if key_loss is not None:
+            record |= {"key_loss": key_loss, "other_loss": other_loss}
+        record["gradient_norm"] = self._gradient_norm
+        if self._peak_flops is not None:
+            flops = session.model.flops_per_token() * self._speed
+            record["mfu"] = round(flops / self._peak_flops, 4)
+        record["memory_bytes"] = peak_memory(session.arithmetic.device)
+        if session.scale.enabled:
+            record["loss_scale"] = session.scale.scale
+        if state.skipped_steps:
+            record["skipped_steps"] = state.skipped_steps
+        for name in _SUMS:
+            setattr(state, name, 0.0)
+        self._interval_start, self._interval_steps = time.perf_counter(), 0
+        self._interval_tokens = 0
+        return record
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -70,16 +134,26 @@ class Recorder:
         yield
         self._interval_start += time.perf_counter() - start
 
-    def _record(self, split: str, loss: float) -> dict[str, Any]:
+    def _record(self, split: str, loss: float | None) -> dict[str, Any]:
         session = self._session
         state = session.state
         return {
             "step": state.step,
             "split": split,
             "loss": loss,
-            "learning_rate": learning_rate(session, state.step - 1),
+            "learning_rate": rate_of(session, state.step - 1),
             "epoch": session.sampler.epoch(state.step),
-            "tokens": state.step * session.tokens_per_step,
+            "tokens": state.tokens,
             "tokens_per_second": round(self._speed, 1),
             "elapsed_seconds": round(state.elapsed_seconds, 3),
         }
+
+
+def _differs(config: TrainConfig) -> bool:
+    """Whether what is minimised is not the plain loss."""
+    return bool(config.key_tokens or config.label_smoothing or config.z_loss)
+
+
+def _mean(total: Tensor, weight: Tensor) -> float | None:
+    """None where every step was left out."""
+    return (total / weight).item() if weight else None

@@ -1,175 +1,176 @@
-"""Where a run writes, and the checkpoints in it.
+"""Where a run writes.
 
     runs/NAME/
       config.json            the settings as resolved
-      metrics.jsonl          a record a line; train_loss.png, val_loss.png, val_perplexity.png
+      metrics.jsonl          a record a line; pictures of them
       samples.txt            what the model said at each evaluation
-      NAME_e5, NAME_e10, ... checkpoints every few epochs: models
-      best-STEP, last-STEP   the lowest evaluation loss; the newest, from which training can go on
+      NAME_e5, NAME_e10, ... checkpoints every few epochs, or NAME_s500 every few steps
+      best-STEP, last-STEP   the lowest evaluation loss; the newest
 
-A name that ends in a step is never reused, so that replacing a checkpoint is writing the new one
-and then deleting the old one: a kill in between leaves both.
+A name that ends in a step is not reused, so that replacing a checkpoint is writing the new one and
+then deleting the old one: a kill in between leaves both.
 """
 
-import json
+import os
 import re
-import shutil
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from gptlab.checkpoint import TRAINER, checkpoints_in, find_checkpoint, read_header
+from gptlab.checkpoint import TRAINER, find_checkpoint, read_header
 from gptlab.config import TrainConfig
-from gptlab.config.training import AUTO
-from gptlab.errors import ConfigError
-from gptlab.training.files import replace_text
+from gptlab.errors import CheckpointError, ConfigError
+from gptlab.training.run_checkpoints import (
+    later_checkpoints,
+    require_whole,
+    resumable_checkpoint,
+)
+from gptlab.training.run_settings import CONFIG, merged, saved_settings
 from gptlab.training.sources import weighted_paths
 
-CONFIG = "config.json"
-BEST = "best"
-LAST = "last"
 
-# What a writer that was killed leaves: a file or a checkpoint under its temporary name.
-_UNFINISHED = re.compile(r"\..+\.\d+(\.former)?")
+@dataclass(frozen=True)
+class Start:
+    """Where a run writes, and what it begins with."""
 
-# What may change between a run and its continuation: how long and where, not what is learned.
-MAY_CHANGE = frozenset(
-    {
-        "attention",
-        "compile",
-        "device",
-        "epochs",
-        "eval_steps",
-        "eval_strategy",
-        "experiment_name",
-        "log_every",
-        "max_minutes",
-        "max_steps",
-        "overwrite",
-        "patience",
-        "quiet",
-        "resume",
-        "runs_dir",
-        "sample_length",
-        "save_every",
-        "save_every_epochs",
-        "tensorboard",
-    }
-)
+    folder: Path
+    origin: Path | None = None
+    """The run that it goes on: itself, or the one that it branches off; None if it is new."""
+    checkpoint: Path | None = None
+    """Whole, and of `origin`; None if there is none, so that the run starts afresh."""
+
+    @property
+    def is_branch(self) -> bool:
+        """Whether it goes on another run under a name of its own."""
+        return self.origin is not None and self.origin != self.folder
 
 
-def choose_run(config: TrainConfig) -> Path:
-    """The folder that a run writes to; nothing is created yet.
+def choose_run(config: TrainConfig) -> Start:
+    """The folder that a run writes to, and the checkpoint it goes on from; nothing is created yet.
 
     Without a name it is called after its data, numbered if there is such a run, and `resume`
-    takes the newest of them.
+    takes the newest of them. Where `resume` is a run or a checkpoint, it goes on there, or beside
+    it under another name.
 
     Raises:
-        ConfigError: The run exists, and neither `resume` nor `overwrite` says what to do, or what
-            exists is no run.
+        ConfigError: The run exists, and neither `resume` nor `overwrite` says what to do; what
+            exists is no run; or nothing can be written there.
+        CheckpointError: There is no checkpoint where `resume` says, or it is damaged.
     """
-    runs = Path(config.runs_dir)
-    if config.experiment_name is None:
-        return _unnamed(runs, config)
-    folder = runs / config.experiment_name
-    if not folder.exists():
-        return folder
-    if not config.resume and not config.overwrite:
-        raise _exists(folder)
-    if not _is_run(folder):
-        raise ConfigError(f"{folder} is not a run of gptlab; write another --experiment_name")
-    return folder
+    if isinstance(config.resume, str):
+        start = _start_at(Path(config.resume), config)
+    else:
+        start = _start_in(_folder_of(config), config)
+    _require_writable(start.folder)
+    return start
 
 
-def continued(config: TrainConfig, folder: Path) -> TrainConfig:
-    """The settings of the run in `folder`, with what `config` was given on top.
+def continued(config: TrainConfig, start: Start) -> TrainConfig:
+    """The settings of the run that goes on, with what `config` was given on top.
 
     Raises:
         ConfigError: They differ in what decides the result.
     """
-    settings = _settings(folder)
-    if settings is None:
-        raise ConfigError(f"{folder / CONFIG} is damaged; start afresh with --overwrite")
-    saved = TrainConfig(**settings)
-    given = {name: getattr(config, name) for name in config.model_fields_set}
-    differing = [
-        f"{name} ({_shown(getattr(saved, name))}, not {_shown(value)})"
-        for name, value in given.items()
-        if not _agrees(name, value, saved)
-    ]
-    if differing:
-        raise ConfigError(
-            f"{folder} can't be resumed with other settings: {', '.join(sorted(differing))}; "
-            "leave them out, or write another --experiment_name"
-        )
-    kept = {name: getattr(saved, name) for name in given if name not in MAY_CHANGE}
-    return saved.replace(**{**given, **kept})
+    if start.origin is None:
+        return config
+    return merged(config, start.origin).replace(runs_dir=str(start.folder.parent))
 
 
-def has_settings(folder: Path) -> bool:
-    """Whether a run in `folder` saved its settings, if nothing more."""
-    return (folder / CONFIG).is_file()
-
-
-def resumable_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint from which the run in `folder` can go on, if there is one.
-
-    Raises:
-        CheckpointError: There is one, and it is damaged: starting afresh would lose the run.
-    """
-    if not any(path.is_dir() for path in folder.glob(f"[!.]*/{TRAINER}")):
-        return None
-    return find_checkpoint(folder, resumable=True)
-
-
-def create_run(folder: Path, config: TrainConfig) -> None:
-    """Make the run's folder, emptied where `config` says so, and save `config` in it.
-
-    Raises:
-        ConfigError: Another run took the folder since it was chosen.
-    """
-    if config.overwrite:
-        shutil.rmtree(folder, ignore_errors=True)
-    try:
-        folder.mkdir(parents=True, exist_ok=config.resume)
-    except FileExistsError:
-        raise _exists(folder) from None
-    for path in folder.iterdir():
-        if _UNFINISHED.fullmatch(path.name):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-    text = json.dumps(config.model_dump(exclude={"resume", "overwrite", "quiet"}), indent=1)
-    replace_text(folder / CONFIG, text + "\n")
-
-
-def drop_later_checkpoints(folder: Path, step: int) -> None:
-    """Delete checkpoints of steps after `step`, from which the run goes on: they were not kept."""
-    ours = re.compile(rf"({BEST}|{LAST})-\d+|{re.escape(folder.name)}_[es]\d+")
-    for path in checkpoints_in(folder):
-        if ours.fullmatch(path.name) and read_header(path)["step"] > step:
-            shutil.rmtree(path)
-
-
-def remove_older(folder: Path, kind: str, *, kept: Path) -> None:
-    """Delete the checkpoints of `kind` (`best`, `last`) other than `kept`."""
-    for old in folder.iterdir():
-        if re.fullmatch(rf"{kind}-\d+", old.name) and old != kept:
-            shutil.rmtree(old)
-
-
-def _exists(folder: Path) -> ConfigError:
+def already_exists(folder: Path) -> ConfigError:
+    """What to say of a run that would be mixed up with another one."""
     return ConfigError(
         f"experiment '{folder.name}' exists already in {folder.parent}; write --resume to go on "
         "with it, --overwrite to replace it, or another --experiment_name"
     )
 
 
-def _settings(folder: Path) -> dict[str, Any] | None:
-    """The settings that the run in `folder` saved; None where there are none."""
-    try:
-        values = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    is_ours = isinstance(values, dict) and {"train_data", "runs_dir"} <= values.keys()
-    return values if is_ours else None
+def _folder_of(config: TrainConfig) -> Path:
+    runs = Path(config.runs_dir)
+    if config.experiment_name is None:
+        return _unnamed(runs, config)
+    folder = runs / config.experiment_name
+    if folder.exists():
+        if not config.resume and not config.overwrite:
+            raise already_exists(folder)
+        _require_run(folder)
+    return folder
+
+
+def _start_in(folder: Path, config: TrainConfig) -> Start:
+    """Go on in `folder` if `config` says so and there is a run."""
+    if not config.resume or not (folder / CONFIG).is_file():
+        return Start(folder)
+    return Start(folder, origin=folder, checkpoint=resumable_checkpoint(folder))
+
+
+def _start_at(path: Path, config: TrainConfig) -> Start:
+    """Go on from `path`, a run or a checkpoint of one."""
+    if path.name in ("", ".."):
+        path = path.resolve()
+    if saved_settings(path) is not None:
+        origin, checkpoint = path, resumable_checkpoint(path)
+    else:
+        checkpoint = _checkpoint_at(path)
+        origin = checkpoint.parent
+    name = config.experiment_name or origin.name
+    runs = Path(config.runs_dir) if "runs_dir" in config.model_fields_set else origin.parent
+    folder = runs / name
+    if folder.resolve() != origin.resolve():
+        return _start_beside(folder, origin, checkpoint, config)
+    if checkpoint is not None and not config.overwrite:
+        _require_newest(checkpoint, origin)
+    return Start(origin, origin=origin, checkpoint=checkpoint)
+
+
+def _start_beside(
+    folder: Path, origin: Path, checkpoint: Path | None, config: TrainConfig
+) -> Start:
+    if checkpoint is None:
+        raise CheckpointError(
+            f"{origin} has no checkpoint to go on from; leave --experiment_name out to start it "
+            "afresh"
+        )
+    if folder.exists():
+        if not config.overwrite:
+            raise ConfigError(
+                f"experiment '{folder.name}' exists already in {folder.parent}; write --resume "
+                f"{folder} to go on with it, --overwrite to replace it, or another "
+                "--experiment_name"
+            )
+        _require_run(folder)
+    return Start(folder, origin=origin, checkpoint=checkpoint)
+
+
+def _checkpoint_at(path: Path) -> Path:
+    checkpoint = find_checkpoint(path, resumable=True)
+    if not (checkpoint / TRAINER).is_dir():
+        raise CheckpointError(
+            f"{checkpoint} is a model without the state of training, from which none can go on; "
+            f"give {checkpoint.parent}, or a checkpoint with {TRAINER}/ in it"
+        )
+    if saved_settings(checkpoint.parent) is None:
+        raise CheckpointError(
+            f"{checkpoint} lies in no run, whose settings it takes to go on; put it back into the "
+            "folder of its run"
+        )
+    require_whole(checkpoint)
+    return checkpoint
+
+
+def _require_newest(checkpoint: Path, run: Path) -> None:
+    """Refuse to lose what a run has done since `checkpoint`, if that could be gone on from."""
+    step = read_header(checkpoint)["step"]
+    later = [path for path in later_checkpoints(run, step) if (path / TRAINER).is_dir()]
+    if later:
+        raise ConfigError(
+            f"{run} has gone on from {checkpoint.name} to {later[-1].name}; write --overwrite to "
+            "go back and drop what came after, or --experiment_name with a new name to go on "
+            "beside it"
+        )
+
+
+def _require_run(folder: Path) -> None:
+    if not _is_run(folder):
+        raise ConfigError(f"{folder} is not a run of gptlab; write another --experiment_name")
 
 
 def _is_run(folder: Path) -> bool:
@@ -177,21 +178,23 @@ def _is_run(folder: Path) -> bool:
     if not folder.is_dir():
         return False
     is_empty = all(path.name.startswith(".") for path in folder.iterdir())
-    return is_empty or _settings(folder) is not None
+    return is_empty or saved_settings(folder) is not None
 
 
-def _agrees(name: str, value: object, saved: TrainConfig) -> bool:
-    """Whether what was given is compatible with the saved settings, which are resolved ones."""
-    if name == "precision" and value == AUTO:
-        return True
-    if name == "vocab_size" and saved.tokenizer == AUTO and isinstance(value, int):
-        # A text may have no more to merge than this.
-        return value >= saved.vocab_size
-    return name in MAY_CHANGE or value == getattr(saved, name)
-
-
-def _shown(value: object) -> str:
-    return " ".join(value) if isinstance(value, tuple) else str(value)
+def _require_writable(folder: Path) -> None:
+    """Find out before any work, and say it by the name that the user knows."""
+    ancestors = [path for path in (folder, *folder.parents) if os.path.lexists(path)]
+    nearest = ancestors[0] if ancestors else Path()
+    if not nearest.is_dir():
+        reason = f"{nearest} is no folder"
+    elif not os.access(nearest, os.W_OK | os.X_OK):
+        reason = f"{nearest} does not allow it"
+    else:
+        return
+    raise ConfigError(
+        f"runs_dir is '{folder.parent}', but nothing can be written there: {reason}; give another "
+        "--runs_dir"
+    )
 
 
 def _unnamed(runs: Path, config: TrainConfig) -> Path:

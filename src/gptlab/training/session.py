@@ -9,10 +9,11 @@ from fractions import Fraction
 from pathlib import Path
 
 import torch
+from torch import nn
 from tqdm import tqdm
 
-from gptlab.checkpoint import load_model, verify
-from gptlab.config import DatasetConfig, ModelConfig, OptimizerConfig, TrainConfig
+from gptlab.checkpoint import load_model
+from gptlab.config import DatasetConfig, LossConfig, ModelConfig, OptimizerConfig, TrainConfig
 from gptlab.config.training import AUTO
 from gptlab.data import TokenDataset, WindowSampler
 from gptlab.data.mixture import MixedSampler
@@ -21,13 +22,20 @@ from gptlab.errors import ConfigError
 from gptlab.model import GPT
 from gptlab.tokenizer import load_tokenizer
 from gptlab.training.inputs import Inputs, load_inputs
+from gptlab.training.key_tokens import find_key_ids, read_words
 from gptlab.training.loader import BatchLoader, DeviceBatch
-from gptlab.training.metrics import summary_writer
-from gptlab.training.optimizers import make_optimizer
+from gptlab.training.loss_scale import LossScale
+from gptlab.training.objective import Objective
+from gptlab.training.optimizers import make_optimizers
+from gptlab.training.parallelism import distribute
 from gptlab.training.precision import Arithmetic, choose_arithmetic
-from gptlab.training.run_folder import choose_run, continued, has_settings, resumable_checkpoint
+from gptlab.training.ranks import Ranks
+from gptlab.training.run_folder import Start, choose_run, continued
+from gptlab.training.sinks import require_sinks
+from gptlab.training.snapshot import restore
 from gptlab.training.sources import Say
-from gptlab.training.state import TrainState, restore_state
+from gptlab.training.state import TrainState
+from gptlab.training.weight_average import WeightAverage
 
 Mixture = tuple[tuple[WindowSampler, Fraction], ...]
 """A sampler for each source of training data, and its weight among them."""
@@ -35,20 +43,37 @@ Mixture = tuple[tuple[WindowSampler, Fraction], ...]
 
 @dataclass(frozen=True)
 class Session:
-    """The parts of one run; `state`, the model and the optimizer change as it goes."""
+    """The parts of one run; `state`, the model and the optimizers change as it goes."""
 
     config: TrainConfig
-    folder: Path
+    start: Start
+    ranks: Ranks
     inputs: Inputs
     mixture: Mixture
     sampler: Sampler
     loader: BatchLoader
     arithmetic: Arithmetic
-    model: GPT
-    optimizer: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler
+    objective: Objective
+    """The model and its loss."""
+    module: nn.Module
+    """The objective as it is spread over the ranks."""
+    optimizers: tuple[torch.optim.Optimizer, ...]
+    average: WeightAverage | None
+    scale: LossScale
     state: TrainState
     total_steps: int
+    parts: int = 1
+    """How many parts of this process's share of a batch are computed one after another."""
+
+    @property
+    def folder(self) -> Path:
+        """Where the run writes."""
+        return self.start.folder
+
+    @property
+    def model(self) -> GPT:
+        """What is trained."""
+        return self.objective.model
 
     @property
     def tokens_per_step(self) -> int:
@@ -56,7 +81,7 @@ class Session:
         return self.config.batch_size * self.mixture[0][0].length
 
     def batch(self, step: int) -> DeviceBatch:
-        """What `step` reads, on the device."""
+        """What this process reads at `step`, on its device."""
         return self.loader.batch(step)
 
     def crossed_epochs(self, number: int) -> bool:
@@ -65,9 +90,19 @@ class Session:
         done, before = self.sampler.epoch(step), self.sampler.epoch(step - 1)
         return int(done / number) > int(before / number)
 
+    @property
+    def digests(self) -> dict[str, str]:
+        """What the tokens of each source are known by."""
+        train = {data.name: data.dataset.fingerprint() for data in self.inputs.train}
+        held_out = {
+            f"evaluation {number}": dataset.fingerprint()
+            for number, dataset in enumerate(self.inputs.evaluation, start=1)
+        }
+        return train | held_out
+
     def say(self, line: str) -> None:
-        """Print a line beside the progress bar, unless the run is quiet."""
-        if not self.config.quiet:
+        """Print a line beside the progress bar, unless the run is quiet or others say it."""
+        if self.ranks.is_first and not self.config.quiet:
             say(line)
 
 
@@ -79,61 +114,91 @@ def say(line: str) -> None:
         sys.stdout.flush()
 
 
-def open_session(config: TrainConfig) -> Session:
+def open_session(config: TrainConfig, ranks: Ranks | None = None) -> Session:
     """Build a run, or rebuild the one to resume; nothing is written into its folder yet.
 
     Raises:
         GptlabError: A setting, a file or a device does not fit.
     """
-    tell: Say = (lambda _line: None) if config.quiet else say
-    if config.tensorboard:
-        summary_writer()
-    folder = choose_run(config)
-    checkpoint = resumable_checkpoint(folder) if config.resume else None
-    if checkpoint is not None:
-        verify(checkpoint)
-    if config.resume and has_settings(folder):
-        config = continued(config, folder)
-    arithmetic = choose_arithmetic(config.device, config.precision)
-    saved_tokenizer = None if checkpoint is None else load_tokenizer(checkpoint)
-    inputs = load_inputs(config, saved=saved_tokenizer, say=tell)
+    ranks = ranks or Ranks()
+    is_silent = config.quiet or not ranks.is_first
+    tell: Say = (lambda _line: None) if is_silent else say
+    config, start = ranks.together(lambda: _choose(config))
+    arithmetic = choose_arithmetic(ranks.device(config.device), config.precision)
+    saved_tokenizer = None if start.checkpoint is None else load_tokenizer(start.checkpoint)
+    inputs = ranks.first(lambda: load_inputs(config, saved=saved_tokenizer, say=tell))
     config = config.replace(
         vocab_size=inputs.tokenizer.vocab_size,
         seq_len=inputs.seq_len,
-        experiment_name=folder.name,
+        experiment_name=start.folder.name,
         precision=arithmetic.precision,
     )
     mixture = _make_mixture(config, inputs)
     sampler = mixture[0][0] if len(mixture) == 1 else MixedSampler(mixture)
-    if checkpoint is None:
-        model = GPT(config.part(ModelConfig), seed=config.seed).to(arithmetic.device)
-    else:
-        model = load_model(checkpoint, device=arithmetic.device, attention=config.attention)
-    optimizer = make_optimizer(model, config.part(OptimizerConfig))
-    scaler = arithmetic.scaler()
+    objective = Objective(
+        _make_model(config, start.checkpoint),
+        config.part(LossConfig),
+        arithmetic=arithmetic,
+        key_ids=find_key_ids(config.key_tokens, inputs.tokenizer).ids,
+    )
+    # On its device from here on; sharding replaces parameters, before others hold on to them.
+    module = distribute(objective, mode=config.parallel, ranks=ranks, device=arithmetic.device)
+    model = objective.model
+    products = torch.bfloat16 if arithmetic.precision == "bf16" else torch.float32
+    optimizers = make_optimizers(model, config.part(OptimizerConfig), products=products)
+    average = None if config.ema_decay is None else WeightAverage(model, config.ema_decay)
+    scale = LossScale(enabled=arithmetic.precision == "fp16")
     train = [data.dataset for data in inputs.train]
     state = TrainState(texts=[_fingerprint(train), _fingerprint(inputs.evaluation)])
-    if checkpoint is not None:
-        fresh, state = state, restore_state(checkpoint, model, optimizer, scaler)
-        _require_same_text(fresh, state, config, checkpoint)
-        tell(f"going on from {checkpoint}, after step {state.step:,}")
-    elif config.resume and has_settings(folder):
-        tell(f"{folder} has no checkpoint to go on from: it starts afresh")
+    if start.checkpoint is not None:
+        fresh = state
+        state = restore(
+            start.checkpoint, model=model, optimizers=optimizers, average=average, scale=scale
+        )
+        _require_same_text(fresh, state, config, start.checkpoint)
+        tell(f"going on from {start.checkpoint}, after step {state.step:,}")
+    elif start.origin is not None:
+        tell(f"{start.origin} has no checkpoint to go on from: it starts afresh")
     model.train()
     return Session(
         config=config,
-        folder=folder,
+        start=start,
+        ranks=ranks,
         inputs=inputs,
         mixture=mixture,
         sampler=sampler,
-        loader=BatchLoader(sampler, device=arithmetic.device),
+        loader=BatchLoader(
+            sampler, device=arithmetic.device, rank=ranks.rank, world_size=ranks.size
+        ),
         arithmetic=arithmetic,
-        model=model,
-        optimizer=optimizer,
-        scaler=scaler,
+        objective=objective,
+        module=module,
+        optimizers=optimizers,
+        average=average,
+        scale=scale,
         state=state,
         total_steps=config.max_steps or sampler.step_at(config.epochs),
     )
+
+
+def _choose(config: TrainConfig) -> tuple[TrainConfig, Start]:
+    """Where the run writes, what it begins with, and its settings, those of its past included."""
+    require_sinks(config)
+    if config.key_tokens:
+        # A file may change until the run goes on; what it says now is what the run is.
+        config = config.model_copy(update={"key_tokens": read_words(config.key_tokens)})
+    start = choose_run(config)
+    return continued(config, start), start
+
+
+def _make_model(config: TrainConfig, checkpoint: Path | None) -> GPT:
+    """The checkpoint's model or a new one, alike in every process, on the CPU."""
+    if checkpoint is None:
+        model = GPT(config.part(ModelConfig), seed=config.seed)
+    else:
+        model = load_model(checkpoint, attention=config.attention)
+    model.activation_checkpointing = config.activation_checkpointing
+    return model
 
 
 def _make_mixture(config: TrainConfig, inputs: Inputs) -> Mixture:

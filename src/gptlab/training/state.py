@@ -1,18 +1,17 @@
-"""The state of a run beside its weights, and how it is saved and restored."""
+"""The state of a run beside its model: where it stands, and its optimizers' tensors by name."""
 
-import json
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from gptlab.checkpoint import TRAINER, load_tensors, save_tensors
 from gptlab.errors import CheckpointError
+from gptlab.training.weight_average import WeightAverage
 
-_OPTIMIZER = "optimizer.safetensors"
-_STATE = "state.json"
+_OPTIMIZER = "optimizer/"
+_WEIGHTS = "weights/"
 
 
 @dataclass
@@ -25,9 +24,21 @@ class TrainState:
     eval_loss: float | None = None
     best_loss: float | None = None
     evaluations_since_best: int = 0
-    loss_sum: float = 0.0
-    """Loss of the steps since the last record of metrics."""
-    loss_weight: float = 0.0
+    examined: int = 0
+    """Step of the last evaluation."""
+    skipped_steps: int = 0
+    """Steps left out so far, because their numbers were not finite."""
+    bad_steps: int = 0
+    """How many of them came last, one after another."""
+    tokens: int = 0
+    """Tokens that the steps so far predicted."""
+    objective_sum: float = 0.0
+    """This and the other sums: over the steps since the last record of metrics."""
+    objective_weight: float = 0.0
+    nats_sum: float = 0.0
+    tokens_sum: float = 0.0
+    key_nats_sum: float = 0.0
+    key_tokens_sum: float = 0.0
     samples_size: int = 0
     """Bytes of samples.txt that belong to the steps so far."""
     elapsed_seconds: float = 0.0
@@ -41,58 +52,146 @@ class TrainState:
         self.evaluations_since_best = 0 if is_best else self.evaluations_since_best + 1
         return is_best
 
+    def as_json(self) -> dict[str, Any]:
+        """All of it, as JSON holds it."""
+        return asdict(self)
 
-def save_state(
-    folder: Path,
-    state: TrainState,
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "TrainState":
+        """The inverse of `as_json`.
+
+        Raises:
+            ValueError: There is more or less in it.
+        """
+        if values.keys() != {item.name for item in fields(cls)}:
+            raise ValueError("these are not the fields of a state")
+        return cls(**values)
+
+
+def training_tensors(
     model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
-) -> None:
-    """Write `trainer/` into the checkpoint `folder`."""
-    trainer = folder / TRAINER
-    trainer.mkdir()
-    names = _names(model, optimizer)
-    moments = {
-        f"{names[index]}:{key}": value
-        for index, values in optimizer.state_dict()["state"].items()
-        for key, value in values.items()
-    }
-    save_tensors(trainer / _OPTIMIZER, moments)
-    text = json.dumps({**asdict(state), "scaler": scaler.state_dict()}, indent=1)
-    (trainer / _STATE).write_text(text + "\n", encoding="utf-8")
+    optimizers: Sequence[torch.optim.Optimizer],
+    average: WeightAverage | None,
+) -> dict[str, Tensor]:
+    """What a resume needs beside the weights that the model file holds, by name; not copied.
 
-
-def restore_state(
-    folder: Path,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
-) -> TrainState:
-    """Load `trainer/` of the checkpoint `folder` into optimizer and scaler; the run's state.
+    `optimizer/PARAMETER:KEY` is state of an optimizer. With an average the model file holds that,
+    and `weights/PARAMETER` are the weights themselves. Sharded tensors come as they are.
 
     Raises:
-        CheckpointError: It is missing, damaged, or of another model.
+        TypeError: An optimizer keeps state that is no tensor.
     """
-    trainer = folder / TRAINER
-    try:
-        values: dict[str, Any] = json.loads((trainer / _STATE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise CheckpointError(f"{trainer / _STATE} is missing or damaged") from None
-    scaler.load_state_dict(values.pop("scaler"))
-    indices = {name: index for index, name in enumerate(_names(model, optimizer))}
-    moments: dict[int, dict[str, Tensor]] = {}
-    for label, tensor in load_tensors(trainer / _OPTIMIZER).items():
-        name, _, key = label.rpartition(":")
-        if name not in indices:
-            raise CheckpointError(f"{trainer / _OPTIMIZER} is of another model: it has '{name}'")
-        moments.setdefault(indices[name], {})[key] = tensor
-    groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": moments, "param_groups": groups})
-    return TrainState(**values)
-
-
-def _names(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[str]:
-    """Names of the optimizer's parameters, in its order."""
+    tensors: dict[str, Tensor] = {}
+    if average is not None:
+        for name, parameter in model.named_parameters():
+            tensors[_WEIGHTS + name] = parameter.detach()
     name_of = {id(parameter): name for name, parameter in model.named_parameters()}
-    return [name_of[id(p)] for group in optimizer.param_groups for p in group["params"]]
+    for optimizer in optimizers:
+        for owner, values in optimizer.state.items():
+            for key, value in values.items():
+                if value is None:
+                    continue
+                if not isinstance(value, Tensor):
+                    raise TypeError(f"the optimizer's state '{key}' must be a tensor to be saved")
+                tensors[f"{_OPTIMIZER}{name_of[id(owner)]}:{key}"] = value
+    return tensors
+
+
+def restore_tensors(
+    weights: Mapping[str, Tensor],
+    tensors: Mapping[str, Tensor],
+    *,
+    model: nn.Module,
+    optimizers: Sequence[torch.optim.Optimizer],
+    average: WeightAverage | None,
+) -> None:
+    """Put back in place what the model file and `training_tensors` hold.
+
+    Whole tensors are cut where the parameter is sharded.
+
+    Args:
+        weights: Those of the model file, by name: of the model, or of its average if there is one.
+        tensors: The rest.
+        model: Gets its weights.
+        optimizers: Made for this model.
+        average: Of this model.
+
+    Raises:
+        CheckpointError: They are of another model.
+    """
+    parameters = dict(model.named_parameters())
+    states: dict[str, dict[str, Tensor]] = {}
+    in_model_file = {name: _placed(name, tensor, parameters) for name, tensor in weights.items()}
+    own_weights = {} if average is not None else in_model_file
+    for label, tensor in tensors.items():
+        name, key = parameter_of(label)
+        placed = _placed(name, tensor, parameters)
+        if key is None:
+            own_weights[name] = placed
+        else:
+            states.setdefault(name, {})[key] = placed
+    if lacking := parameters.keys() - own_weights.keys():
+        raise CheckpointError(f"it is of another model: it lacks '{min(lacking)}'")
+    if average is not None:
+        average.load(in_model_file)
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(own_weights[name])
+    _fill(optimizers, states, parameters)
+
+
+def parameter_of(label: str) -> tuple[str, str | None]:
+    """The parameter that a name of `training_tensors` speaks of, and the key of its state.
+
+    The key is None for a weight itself.
+    """
+    if label.startswith(_WEIGHTS):
+        return label.removeprefix(_WEIGHTS), None
+    name, _, key = label.removeprefix(_OPTIMIZER).rpartition(":")
+    return name, key
+
+
+def is_sharded(tensor: Tensor) -> bool:
+    """Whether each process holds a part of it: a DTensor."""
+    return hasattr(tensor, "full_tensor")
+
+
+def _fill(
+    optimizers: Sequence[torch.optim.Optimizer],
+    states: Mapping[str, Mapping[str, Tensor]],
+    parameters: Mapping[str, Tensor],
+) -> None:
+    name_of = {id(parameter): name for name, parameter in parameters.items()}
+    for optimizer in optimizers:
+        names = [name_of[id(p)] for group in optimizer.param_groups for p in group["params"]]
+        state = {index: dict(states[name]) for index, name in enumerate(names) if name in states}
+        groups = optimizer.state_dict()["param_groups"]
+        optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def _placed(name: str, tensor: Tensor, parameters: Mapping[str, Tensor]) -> Tensor:
+    """What belongs to the parameter `name`, a DTensor where that is one and the shape is its own.
+
+    Raises:
+        CheckpointError: There is no such parameter, or it has another shape.
+    """
+    if name not in parameters:
+        raise CheckpointError(f"it is of another model: it has '{name}'")
+    parameter = parameters[name]
+    if tensor.ndim and tensor.shape != parameter.shape:
+        raise CheckpointError(
+            f"it is of another model: '{name}' is {tuple(tensor.shape)}, not "
+            f"{tuple(parameter.shape)}"
+        )
+    if not is_sharded(parameter) or is_sharded(tensor) or tensor.ndim == 0:
+        return tensor
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    assert isinstance(parameter, DTensor)
+    # Every process has read the whole: nothing need be sent.
+    return distribute_tensor(
+        tensor.to(parameter.device),
+        parameter.device_mesh,
+        parameter.placements,
+        src_data_rank=None,
+    )

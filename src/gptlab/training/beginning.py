@@ -1,0 +1,72 @@
+"""What happens between a session's opening and its first step."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from gptlab.training.compiling import choose_forward
+from gptlab.training.examine import drop_later_samples
+from gptlab.training.manifest import write_manifest
+from gptlab.training.metrics import MetricsLog
+from gptlab.training.micro_batches import choose_parts
+from gptlab.training.objective import Forward
+from gptlab.training.plan import describe, later_memory, probe
+from gptlab.training.run_creation import create_run
+from gptlab.training.session import Session
+from gptlab.training.sinks import open_sinks
+
+
+def choose_computation(session: Session) -> tuple[Session, Forward]:
+    """In how many parts a batch is computed, and by which forward pass; then the plan is said."""
+    config, ranks = session.config, session.ranks
+    rows = -(-config.batch_size // ranks.size)
+    parts = choose_parts(
+        config,
+        rows,
+        try_out=lambda count: probe(session, session.module, rows=count),
+        ranks=ranks,
+        device=session.arithmetic.device,
+        say=session.say,
+        reserve=later_memory(session),
+    )
+    if config.micro_batch_size == "auto":
+        # Going on from a checkpoint computes in the same parts.
+        config = config.replace(micro_batch_size=-(-rows // parts))
+    session = replace(session, config=config, parts=parts)
+    forward = choose_forward(
+        session.module,
+        config.compile,
+        device=session.arithmetic.device,
+        try_out=lambda forward: probe(session, forward),
+        say=session.say,
+    )
+    session.say(describe(session, probe(session, forward)))
+    return session, forward
+
+
+@contextmanager
+def begun(session: Session) -> Iterator[MetricsLog | None]:
+    """The run's folder made, or cut back; its metrics, which the first process alone writes."""
+    ranks = session.ranks
+    log = ranks.together(lambda: _begin(session) if ranks.is_first else None)
+    try:
+        yield log
+    finally:
+        if log is not None:
+            log.close()
+
+
+def _begin(session: Session) -> MetricsLog:
+    config, folder, step = session.config, session.folder, session.state.step
+    create_run(session.start, config, step=step)
+    drop_later_samples(session)
+    write_manifest(
+        folder,
+        config=config,
+        data=session.digests,
+        tokenizer=session.inputs.tokenizer.fingerprint(),
+        device=str(session.arithmetic),
+        world_size=session.ranks.size,
+        after_step=step,
+    )
+    return MetricsLog(folder, after_step=step, sinks=open_sinks(config, folder, step))

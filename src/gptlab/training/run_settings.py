@@ -1,0 +1,120 @@
+"""The settings that a run saved, and what of them may change when it goes on."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from gptlab.config import TrainConfig
+from gptlab.config.training import AUTO
+from gptlab.errors import ConfigError
+
+CONFIG = "config.json"
+
+# What may change between a run and its continuation: how long, where and in which parts it is
+# computed, what is kept and shown of it; not what is learned.
+MAY_CHANGE = frozenset(
+    {
+        "activation_checkpointing",
+        "attention",
+        "compile",
+        "deterministic",
+        "device",
+        "epochs",
+        "eval_steps",
+        "eval_strategy",
+        "experiment_name",
+        "gradient_accumulation_steps",
+        "keep_last",
+        "log_every",
+        "log_strategy",
+        "loss_chunk",
+        "max_bad_steps",
+        "max_minutes",
+        "max_steps",
+        "micro_batch_size",
+        "overwrite",
+        "parallel",
+        "patience",
+        "quiet",
+        "resume",
+        "runs_dir",
+        "sample_length",
+        "save_every",
+        "save_every_epochs",
+        "save_strategy",
+        "tensorboard",
+        "wandb",
+    }
+)
+
+
+def saved_settings(folder: Path) -> dict[str, Any] | None:
+    """The settings that the run in `folder` saved; None where there are none."""
+    try:
+        values = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    is_ours = isinstance(values, dict) and {"train_data", "runs_dir"} <= values.keys()
+    return values if is_ours else None
+
+
+def to_text(config: TrainConfig) -> str:
+    """What `config.json` of a run holds: all but how it was started."""
+    values = config.model_dump(mode="json", exclude={"resume", "overwrite", "quiet"})
+    return json.dumps(values, indent=1) + "\n"
+
+
+def merged(config: TrainConfig, folder: Path) -> TrainConfig:
+    """The settings of the run in `folder`, with what `config` was given on top.
+
+    Raises:
+        ConfigError: They differ in what decides the result, or the saved ones are damaged.
+    """
+    settings = saved_settings(folder)
+    if settings is None:
+        raise ConfigError(f"{folder / CONFIG} is damaged; start afresh with --overwrite")
+    saved = TrainConfig(**settings)
+    given = {name: getattr(config, name) for name in config.model_fields_set}
+    differing = [
+        f"{name} ({_shown(getattr(saved, name))}, not {_shown(value)})"
+        for name, value in given.items()
+        if not _agrees(name, value, saved)
+    ]
+    if differing:
+        raise ConfigError(
+            f"{folder} can't be resumed with other settings: {', '.join(sorted(differing))}; "
+            "leave them out, or write another --experiment_name"
+        )
+    if given.get("micro_batch_size") == AUTO and isinstance(saved.micro_batch_size, int):
+        # What was found to fit stays, so that the same command computes the same.
+        del given["micro_batch_size"]
+    changed = {name: value for name, value in given.items() if name in MAY_CHANGE}
+    return saved.replace(**_superseded(given), **changed)
+
+
+def _superseded(given: dict[str, Any]) -> dict[str, Any]:
+    """Saved settings that exclude what was given say no longer anything."""
+    values: dict[str, Any] = {}
+    if given.get("micro_batch_size") and "gradient_accumulation_steps" not in given:
+        values["gradient_accumulation_steps"] = None
+    if given.get("gradient_accumulation_steps") and "micro_batch_size" not in given:
+        values["micro_batch_size"] = None
+    if given.get("save_every") and "save_strategy" not in given:
+        values["save_strategy"] = "steps"
+    if given.get("save_strategy") in ("epoch", "no") and "save_every" not in given:
+        values["save_every"] = None
+    return values
+
+
+def _agrees(name: str, value: object, saved: TrainConfig) -> bool:
+    """Whether what was given is compatible with the saved settings, which are resolved ones."""
+    if name == "precision" and value == AUTO:
+        return True
+    if name == "vocab_size" and saved.tokenizer == AUTO and isinstance(value, int):
+        # A text may have no more to merge than this.
+        return value >= saved.vocab_size
+    return name in MAY_CHANGE or value == getattr(saved, name)
+
+
+def _shown(value: object) -> str:
+    return " ".join(value) if isinstance(value, tuple) else str(value)
