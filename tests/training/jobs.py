@@ -18,13 +18,18 @@ class Ended(NamedTuple):
     errors: str
 
 
+def free_port() -> int:
+    """A port at which the processes of a job can meet."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
 def run_job(folder: Path, *, size: int, script: str) -> list[Ended]:
     """Run `script` in `size` processes, in `folder`, as torchrun would; each must end by itself."""
     path = folder / "job.py"
     path.write_text(script)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     processes = [
         subprocess.Popen(
             [sys.executable, str(path)],

@@ -44,6 +44,21 @@ def test_handlers_come_back():
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
+def test_a_process_of_a_job_has_time_to_say_what_was_wrong():
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with pytest.raises(ZeroDivisionError), Interrupt(may_repeat=True):
+            raise ZeroDivisionError
+        signal.raise_signal(signal.SIGTERM)
+        with Interrupt(may_repeat=True) as interrupt:
+            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
+        assert interrupt.requested
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def test_in_another_thread_signals_keep_their_meaning():
     before = signal.getsignal(signal.SIGINT)
     seen = []

@@ -14,7 +14,8 @@ class Interrupt:
     """While entered, the first signal is noted in `requested`; a second one acts at once.
 
     Args:
-        may_repeat: Signals come several times, as torchrun sends them; none of them acts at once.
+        may_repeat: Signals come several times, as torchrun sends them; none of them acts at once,
+            nor after an error, so that a process has time to say what was wrong.
     """
 
     def __init__(self, *, may_repeat: bool = False) -> None:
@@ -29,7 +30,9 @@ class Interrupt:
                 self._previous[number] = signal.signal(number, self._note)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._may_repeat and kind is not None:
+            return
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
