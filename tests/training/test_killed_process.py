@@ -12,10 +12,10 @@ import pytest
 
 from gptlab.config import TrainConfig
 from gptlab.training import train
-from gptlab.training.metrics import read_metrics
+from gptlab.training.metrics import MEASURED, read_metrics
 
 COMMAND = "from gptlab.cli.train import main; main()"
-FILES = ("model.safetensors", "trainer/optimizer.safetensors")
+KILLS = 4
 
 
 @pytest.fixture
@@ -48,22 +48,42 @@ def wait_for_records(process: "subprocess.Popen[str]", folder: Path, count: int)
         time.sleep(0.02)
 
 
-def test_a_run_killed_at_a_random_moment_goes_on_to_the_bit(tiny, start):
-    usual = {"max_steps": 60, "eval_steps": 6, "log_every": 2, "dropout": 0.2, "patience": 0}
+def test_a_run_killed_again_and_again_goes_on_to_the_bit(tiny, start):
+    """Within epochs and parts of batches, in evaluations, while it saves, and before it has begun.
+
+    With dropout, fp16 and its scale, two optimizers, and an average of the weights.
+    """
+    usual = {
+        "max_steps": 60,
+        "eval_steps": 6,
+        "save_every": 4,
+        "keep_last": 2,
+        "log_every": 2,
+        "patience": 0,
+        "dropout": 0.2,
+        "gradient_accumulation_steps": 3,
+        "precision": "fp16",
+        "optimizer": "muon",
+        "ema_decay": 0.9,
+    }
     straight = train(tiny(experiment_name="straight", **usual)).path
+    config = tiny(experiment_name="killed", resume=True, **usual)
     folder = Path("runs/killed")
-    process = start(tiny(experiment_name="killed", **usual))
-    wait_for_records(process, folder, random.randrange(1, 30))
-    time.sleep(random.random() / 4)
-    process.kill()
-    process.wait()
-    resumed = train(tiny(experiment_name="killed", resume=True, **usual)).path
-    assert resumed == folder
-    for name in FILES:
-        assert (folder / "last-60" / name).read_bytes() == (
-            straight / "last-60" / name
-        ).read_bytes()
-    timing = {"tokens_per_second": None, "elapsed_seconds": None}
+    for _ in range(KILLS):
+        process = start(config)
+        wait_for_records(process, folder, len(read_metrics(folder)) + random.randrange(12))
+        time.sleep(random.random() / 4)
+        process.kill()
+        process.wait()
+    assert train(config).path == folder
+    checkpoints = sorted(path.name for path in straight.iterdir() if path.is_dir())
+    assert len(checkpoints) == 4
+    for name in checkpoints:
+        ours = folder / name.replace("straight", "killed")
+        for file in (straight / name).rglob("*.safetensors"):
+            found = (ours / file.relative_to(straight / name)).read_bytes()
+            assert found == file.read_bytes(), file
+    timing = dict.fromkeys(MEASURED)
     killed_records = [record | timing for record in read_metrics(folder)]
     assert killed_records == [record | timing for record in read_metrics(straight)]
     assert (folder / "samples.txt").read_bytes() == (straight / "samples.txt").read_bytes()
