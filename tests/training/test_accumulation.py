@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from jobs import run_job
+from jobs import free_port, run_job
 from safetensors.torch import load_file
 
 import gptlab
@@ -142,7 +142,7 @@ def given(config):
 
 
 JOB = """
-import json, sys
+import json, os, sys
 sys.path.insert(0, {tests!r})
 import torch
 torch.set_num_threads(1)
@@ -158,6 +158,8 @@ with joined("cpu") as ranks:
             if ranks.is_first:
                 save_file(found, f"{{name}}-{{parts}}.safetensors")
 settings = json.loads({run!r})
+# At the former port the first process may still be leaving.
+os.environ["MASTER_PORT"] = "{port}"
 found = run(TrainConfig(**settings))
 if ranks.is_first:
     save_file(found, "run.safetensors")
@@ -172,6 +174,7 @@ def test_two_processes_have_the_gradient_and_the_run_of_one(padded, without_plot
         tests=str(Path(__file__).parent),
         configs=json.dumps({name: given(config) for name, config in configs.items()}),
         run=json.dumps(given(both)),
+        port=free_port(),
     )
     for ended in run_job(text_file.parent, size=2, script=script):
         assert ended.code == 0, ended.errors

@@ -3,6 +3,7 @@ import torch
 
 from gptlab.errors import BackendError
 from gptlab.training.compiling import choose_forward
+from gptlab.training.ranks import Ranks
 
 GPU, CPU = torch.device("cuda"), torch.device("cpu")
 MODULE = torch.nn.Identity()
@@ -16,10 +17,19 @@ def raising(_subject: object) -> object:
     raise RuntimeError("no compiler here\nlong explanation")
 
 
-def choose(device, mode, *, try_out=lambda _forward: None):
+def choose(device, mode, *, try_out=lambda _forward: None, ranks=Ranks()):  # noqa: B008
     lines: list[str] = []
-    chosen = choose_forward(MODULE, mode, device=device, try_out=try_out, say=lines.append)
+    chosen = choose_forward(
+        MODULE, mode, device=device, try_out=try_out, say=lines.append, ranks=ranks
+    )
     return chosen, lines
+
+
+class Job(Ranks):
+    """A process of a job in which another one fails."""
+
+    def any(self, _flag):
+        return True
 
 
 @pytest.mark.parametrize(("device", "mode"), [(GPU, "off"), (CPU, "auto")])
@@ -41,6 +51,15 @@ def test_auto_falls_back_with_one_line(monkeypatch, place):
     assert forward is MODULE
     assert len(lines) == 1
     assert lines[0].endswith("no compiler here")
+
+
+def test_where_it_fails_in_one_process_all_fall_back(monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda _model: compiled)
+    forward, lines = choose(GPU, "auto", ranks=Job(size=2))
+    assert forward is MODULE
+    assert lines == [
+        "torch.compile fails here, so the run goes on without it: it does in another process"
+    ]
 
 
 @pytest.mark.parametrize("place", ["compile", "first step"])

@@ -3,7 +3,7 @@ import threading
 
 import pytest
 
-from gptlab.training.interrupt import BrokenOffError, Interrupt
+from gptlab.training.interrupt import Interrupt
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -26,14 +26,6 @@ def test_of_many_none_acts_at_once_where_they_may_repeat():
         for _ in range(3):
             signal.raise_signal(signal.SIGINT)
         assert interrupt.requested
-
-
-def test_what_can_be_done_again_is_broken_off():
-    with Interrupt() as interrupt:
-        interrupt.check()
-        signal.raise_signal(signal.SIGTERM)
-        with pytest.raises(BrokenOffError):
-            interrupt.check()
 
 
 def test_handlers_come_back():

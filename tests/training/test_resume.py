@@ -4,6 +4,7 @@ import json
 import signal
 import threading
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 import gptlab
 from gptlab.config import TrainConfig
 from gptlab.errors import CheckpointError, ConfigError
-from gptlab.training import checkpoints, loop, train
+from gptlab.training import checkpoints, examine, loop, train
 from gptlab.training.metrics import MEASURED, read_metrics
 
 pytestmark = pytest.mark.usefixtures("without_plots")
@@ -213,6 +214,78 @@ def test_what_is_saved_is_the_step_at_which_it_was_asked_for(longer, monkeypatch
     stop_after(monkeypatch, 15, may_write.set)
     path = train(longer(experiment_name="late", save_every=8)).path
     assert_same_run(path, straight)
+
+
+def test_an_evaluation_that_was_not_saved_is_recorded_once(longer, monkeypatch):
+    """Broken off, made again, and killed before it was saved."""
+    straight = train(longer(experiment_name="straight"))
+    plain = examine.evaluate_forward
+
+    def interrupting(*args, **options):
+        interrupted()
+        return plain(*args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(examine, "evaluate_forward", interrupting)
+        stopped = train(longer(experiment_name="stopped"))
+    assert (stopped.interrupted, stopped.steps) == (True, 8)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints.Saver, "save", lambda *_, **__: killed())
+        with pytest.raises(DiedError):
+            train(longer(experiment_name="stopped", resume=True))
+    assert steps(stopped.path)[-1] == 8
+    resumed = train(longer(experiment_name="stopped", resume=True))
+    assert_same_run(resumed.path, straight.path)
+
+
+def test_a_run_that_patience_ended_has_recorded_all_that_it_saved(longer):
+    usual = {"eval_steps": 5, "save_every": 5, "log_every": 4, "patience": 2}
+    path = train(longer(**usual, learning_rate=1e-9)).path
+    step = steps(path)[-1]
+    assert step % 4
+    assert [record["split"] for record in records(path) if record["step"] == step] == [
+        "eval",
+        "train",
+    ]
+    states = [
+        json.loads((path / f"{name}{step}" / "trainer" / "state.json").read_text())["state"]
+        for name in ("last-", "tiny_s")
+    ]
+    assert states[0] == states[1]
+    assert (states[0]["tokens_sum"], states[0]["recorded"]) == (0, step)
+    # From either it goes on alike.
+    more = {"max_steps": step + 3, "patience": 9, "quiet": True}
+    beside = [
+        train(TrainConfig(resume=str(path / f"{name}{step}"), experiment_name=new, **more)).path
+        for name, new in (("last-", "one"), ("tiny_s", "other"))
+    ]
+    assert records(beside[0]) == records(beside[1])
+
+
+def test_the_norm_of_the_last_gradient_is_remembered(longer, monkeypatch):
+    """Where no step of a record was made, as while fp16 looks for its scale."""
+    usual = {"log_every": 1, "max_steps": 6, "eval_steps": 50}
+    plain = loop.train_step
+
+    def left_out(session, forward):
+        report = plain(session, forward)
+        return replace(report, is_finite=session.state.step < 5)
+
+    monkeypatch.setattr(loop, "train_step", left_out)
+    straight = train(longer(experiment_name="straight", **usual)).path
+    with monkeypatch.context() as patch:
+        stop_after(patch, 4, interrupted)
+        train(longer(experiment_name="stopped", **usual))
+    resumed = train(longer(experiment_name="stopped", resume=True, **usual)).path
+    assert records(resumed) == records(straight)
+    assert records(resumed)[4]["gradient_norm"] > 0
+
+
+def test_an_old_checkpoint_that_is_damaged_is_in_nobodys_way(longer):
+    path = train(longer(save_every=5)).path
+    (path / "tiny_s10" / "config.json").write_text("{")
+    assert gptlab.load(path)[0].config.embed_dim == 16
+    assert train(longer(save_every=5, max_steps=31, resume=True)).steps == 31
 
 
 def test_resuming_twice_and_needing_no_settings(longer, monkeypatch):

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,12 +12,13 @@ from gptlab.checkpoint import save, verify
 from gptlab.config import ModelConfig, TrainConfig
 from gptlab.errors import CheckpointError, ConfigError
 from gptlab.model import GPT
+from gptlab.training import run_creation
 from gptlab.training.run_checkpoints import (
     drop_later_checkpoints,
     remove_older,
     resumable_checkpoint,
 )
-from gptlab.training.run_creation import create_run
+from gptlab.training.run_creation import created_run
 from gptlab.training.run_folder import Start, choose_run, continued
 
 
@@ -27,6 +30,11 @@ def settings(tmp_path):
         )
 
     return make
+
+
+def create_run(start: Start, config: TrainConfig, *, step: int) -> None:
+    with created_run(start, config, step=step):
+        assert (start.folder / "config.json").is_file()
 
 
 def run_of(config: TrainConfig) -> Path:
@@ -219,6 +227,63 @@ def test_resuming_removes_what_killed_writers_left(settings):
     assert {path.name for path in folder.iterdir()} == {kept.name, "config.json"}
 
 
+def test_what_killed_runs_left_beside_a_run_goes_with_the_next(settings, tmp_path):
+    runs = tmp_path / "runs"
+    for name in (".a.12", ".ab.12", ".a.b.12", "b"):
+        (runs / name).mkdir(parents=True)
+    folder = run_of(settings(experiment_name="a"))
+    assert {path.name for path in runs.iterdir()} == {"a", ".ab.12", ".a.b.12", "b"}
+    # As if killed while another run was put in its place.
+    folder.rename(runs / ".a.12.former")
+    assert run_of(settings(experiment_name="a", overwrite=True)) == folder
+    assert {path.name for path in runs.iterdir()} == {"a", ".ab.12", ".a.b.12", "b"}
+
+
+HOLD = """
+import fcntl, sys
+stream = open(sys.argv[1], "w")
+fcntl.lockf(stream, fcntl.LOCK_EX)
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("way", ["resume", "overwrite"])
+def test_a_run_that_another_process_trains_is_left_alone(settings, way):
+    pytest.importorskip("fcntl")
+    folder = run_of(settings(experiment_name="a"))
+    (folder / ".last-3.123").mkdir()
+    config = settings(experiment_name="a", **{way: True})
+    command = [sys.executable, "-c", HOLD, str(folder / ".lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout.readline() == b"held\n"
+        with pytest.raises(ConfigError, match=r"another process is training .*a; wait"):
+            create_run(choose_run(config), config, step=1)
+        assert (folder / ".last-3.123").is_dir()
+        holder.stdin.close()
+    create_run(choose_run(config), config, step=1)
+    assert [path.name for path in folder.iterdir()] == ["config.json"]
+
+
+def test_a_branch_replaces_a_run_only_when_it_is_whole(settings, monkeypatch):
+    origin = run_of(settings(experiment_name="a"))
+    kept = checkpoint_in(origin, "last-3")
+    replaced = run_of(settings(experiment_name="b"))
+    (replaced / "samples.txt").write_text("old")
+    config = settings(resume=str(kept), experiment_name="b", overwrite=True)
+
+    def full(*_args, **_options):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_creation, "publish_copy", full)
+        with pytest.raises(ConfigError, match="No space left on device"):
+            create_run(choose_run(config), config, step=3)
+    assert (replaced / "samples.txt").read_text() == "old"
+    create_run(choose_run(config), config, step=3)
+    assert {path.name for path in replaced.iterdir()} == {"config.json", "last-3"}
+
+
 def test_resuming_finds_what_a_killed_writer_had_set_aside(settings):
     folder = run_of(settings(experiment_name="a"))
     checkpoint_in(folder, "last-3").rename(folder / ".last-3.123.former")
@@ -249,6 +314,15 @@ def test_the_way_a_batch_is_computed_may_change(settings):
     folder = run_of(settings(experiment_name="b", gradient_accumulation_steps=2))
     config = going_on(settings(resume=True, micro_batch_size="auto"), folder)
     assert (config.gradient_accumulation_steps, config.micro_batch_size) == (None, "auto")
+
+
+def test_what_was_given_last_says_how_long(settings):
+    folder = run_of(settings(experiment_name="a", max_steps=6, save_every=10))
+    config = going_on(settings(resume=True, epochs=3, save_every_epochs=2), folder)
+    assert (config.max_steps, config.epochs) == (None, 3)
+    assert (config.save_every, config.save_every_epochs) == (None, 2)
+    assert config.save_strategy == "auto"
+    assert going_on(settings(resume=True, epochs=3, max_steps=9), folder).max_steps == 9
 
 
 def test_when_to_save_may_change(settings):

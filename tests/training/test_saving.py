@@ -17,7 +17,7 @@ from gptlab.config import ModelConfig, TrainConfig
 from gptlab.errors import CheckpointError
 from gptlab.model import GPT
 from gptlab.training.checkpoints import write_checkpoints
-from gptlab.training.run_creation import create_run
+from gptlab.training.run_creation import created_run
 from gptlab.training.run_folder import choose_run
 from gptlab.training.run_settings import to_text
 from gptlab.training.snapshot import Snapshot
@@ -152,7 +152,8 @@ def assert_goes_on(folder: Path) -> None:
     start = choose_run(config(folder.parent))
     assert start.checkpoint is not None
     step = read_header(start.checkpoint)["step"]
-    create_run(start, config(folder.parent), step=step)
+    with created_run(start, config(folder.parent), step=step):
+        pass
     found = names(folder)
     if step == 10:
         assert found == OLD

@@ -1,5 +1,7 @@
 """Which checkpoint a path means."""
 
+import math
+import re
 from pathlib import Path
 
 from gptlab.checkpoint.files import TRAINER, WEIGHTS, read_header
@@ -31,7 +33,7 @@ def find_checkpoint(path: str | Path, *, resumable: bool = False) -> Path:
                 f"{path} does not exist; give a run, a checkpoint folder, or train one with "
                 "gptlab-train"
             )
-        return max(numbered, key=age)
+        return _newest(numbered)
     if _is_one(path):
         return path
     found = checkpoints_in(path)
@@ -39,7 +41,7 @@ def find_checkpoint(path: str | Path, *, resumable: bool = False) -> Path:
         found = [folder for folder in found if (folder / TRAINER).is_dir()]
     if not found:
         raise CheckpointError(f"{path} holds no checkpoint; give a run or a checkpoint folder")
-    return max(found, key=age)
+    return _newest(found)
 
 
 def checkpoints_in(folder: Path) -> list[Path]:
@@ -52,6 +54,22 @@ def _is_one(folder: Path) -> bool:
     return is_public and (folder / WEIGHTS).is_file()
 
 
-def age(folder: Path) -> tuple[int, bool, str]:
+def _newest(checkpoints: list[Path]) -> Path:
+    newest = max(checkpoints, key=_age)
+    # Old ones may be damaged, but this one is meant.
+    read_header(newest)
+    return newest
+
+
+def _age(folder: Path) -> tuple[float, bool, str]:
     """What the newest of some checkpoints has the most of."""
-    return read_header(folder)["step"], (folder / TRAINER).is_dir(), folder.name
+    return step_of(folder), (folder / TRAINER).is_dir(), folder.name
+
+
+def step_of(checkpoint: Path) -> float:
+    """The step that a checkpoint is of; without a readable header, what its name says of it."""
+    try:
+        return int(read_header(checkpoint)["step"])
+    except CheckpointError:
+        match = re.search(r"(-|_s)(\d+)$", public_name(checkpoint))
+        return int(match[2]) if match else -math.inf

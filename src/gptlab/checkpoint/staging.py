@@ -20,7 +20,7 @@ from gptlab.data.staging import flush
 from gptlab.errors import CheckpointError, TokenizerError
 
 _SET_ASIDE = re.compile(r"\.(?P<name>.+)\.\d+\.former")
-_UNFINISHED = re.compile(r"\..+\.\d+(\.former)?")
+_UNFINISHED = re.compile(r"\.(?P<name>.+?)\.\d+(\.former)?")
 
 
 @contextmanager
@@ -113,12 +113,20 @@ def remove(folder: Path) -> None:
     shutil.rmtree(partial, ignore_errors=True)
 
 
-def clear_unfinished(folder: Path) -> None:
-    """Delete what killed writers left in `folder`, and put back what they had set aside."""
+def clear_unfinished(folder: Path, *, of: str | None = None) -> None:
+    """Delete what killed writers left in `folder`, and put back what they had set aside.
+
+    Args:
+        folder: Where to look.
+        of: The only name whose leftovers are looked at; None for all.
+    """
     for path in list(folder.iterdir()):
+        match = _UNFINISHED.fullmatch(path.name)
+        if match is None or of not in (None, match["name"]):
+            continue
         if is_set_aside(path):
             path.rename(path.with_name(public_name(path)))
-        elif _UNFINISHED.fullmatch(path.name):
+        else:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 

@@ -46,6 +46,20 @@ def publish(partial: Path, folder: Path) -> None:
     shutil.rmtree(former, ignore_errors=True)
 
 
+def lock_file(descriptor: int) -> bool:
+    """Lock an open file for this process, until it is closed; whether no other one has done so."""
+    try:
+        import fcntl
+    except ImportError:  # Windows has no such lock; there it is up to the user.
+        return True
+    try:
+        # Unlike flock's, it does not live on in workers that outlive a kill.
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
 def flush(path: Path) -> None:
     """Have a file or a folder on the disk when this returns."""
     descriptor = os.open(path, os.O_RDONLY)

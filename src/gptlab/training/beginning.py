@@ -1,7 +1,7 @@
 """What happens between a session's opening and its first step."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
 from gptlab.training.compiling import choose_forward
@@ -11,7 +11,7 @@ from gptlab.training.metrics import MetricsLog
 from gptlab.training.micro_batches import choose_parts
 from gptlab.training.objective import Forward
 from gptlab.training.plan import describe, later_memory, probe
-from gptlab.training.run_creation import create_run
+from gptlab.training.run_creation import created_run
 from gptlab.training.session import Session
 from gptlab.training.sinks import open_sinks
 
@@ -37,8 +37,9 @@ def choose_computation(session: Session) -> tuple[Session, Forward]:
         session.module,
         config.compile,
         device=session.arithmetic.device,
-        try_out=lambda forward: probe(session, forward),
+        try_out=lambda forward: probe(session, forward, travels=False),
         say=session.say,
+        ranks=ranks,
     )
     session.say(describe(session, probe(session, forward)))
     return session, forward
@@ -48,17 +49,13 @@ def choose_computation(session: Session) -> tuple[Session, Forward]:
 def begun(session: Session) -> Iterator[MetricsLog | None]:
     """The run's folder made, or cut back; its metrics, which the first process alone writes."""
     ranks = session.ranks
-    log = ranks.together(lambda: _begin(session) if ranks.is_first else None)
-    try:
-        yield log
-    finally:
-        if log is not None:
-            log.close()
+    with ExitStack() as stack:
+        yield ranks.together(lambda: _begin(session, stack) if ranks.is_first else None)
 
 
-def _begin(session: Session) -> MetricsLog:
+def _begin(session: Session, stack: ExitStack) -> MetricsLog:
     config, folder, step = session.config, session.folder, session.state.step
-    create_run(session.start, config, step=step)
+    stack.enter_context(created_run(session.start, config, step=step))
     drop_later_samples(session)
     write_manifest(
         folder,
@@ -69,4 +66,7 @@ def _begin(session: Session) -> MetricsLog:
         world_size=session.ranks.size,
         after_step=step,
     )
-    return MetricsLog(folder, after_step=step, sinks=open_sinks(config, folder, step))
+    sinks = open_sinks(config, folder, step)
+    log = MetricsLog(folder, kept=session.state.records, sinks=sinks)
+    stack.callback(log.close)
+    return log

@@ -1,6 +1,7 @@
 """When a run ends, and what it says then."""
 
 from gptlab.checkpoint import checkpoints_in
+from gptlab.training.ranks import Ranks
 from gptlab.training.run_checkpoints import BEST
 from gptlab.training.session import Session
 
@@ -31,12 +32,9 @@ def closing_lines(session: Session, *, is_stopped: bool) -> str:
     if is_stopped:
         runs = session.config.runs_dir
         where = "" if runs == "runs" else f" --runs_dir {runs}"
-        command = "gptlab-train"
-        if session.ranks.size > 1:
-            command = f"torchrun --nproc_per_node {session.ranks.size} -m gptlab.cli.train"
         return (
             f"stopped after step {state.step:,}; go on with "
-            f"{command} --resume --experiment_name {folder.name}{where}"
+            f"{_command(session.ranks)} --resume --experiment_name {folder.name}{where}"
         )
     done = f"done after {state.step:,} steps{_reason(session)}"
     if state.eval_loss is None or state.best_loss is None:
@@ -49,6 +47,14 @@ def closing_lines(session: Session, *, is_stopped: bool) -> str:
         f"{done}: evaluation loss {state.eval_loss:.4f}, best {state.best_loss:.4f}{where}\n"
         f'now: gptlab-generate --model_path {model} --prompt "..."'
     )
+
+
+def _command(ranks: Ranks) -> str:
+    if ranks.size == 1:
+        return "gptlab-train"
+    # Where the machines meet, this process does not know.
+    how = f"--nproc_per_node {ranks.size}" if ranks.local_size == ranks.size else "..."
+    return f"torchrun {how} -m gptlab.cli.train"
 
 
 def _reason(session: Session) -> str:

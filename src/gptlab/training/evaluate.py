@@ -110,7 +110,7 @@ def evaluate_forward(
                 with torch.no_grad():
                     values = forward(batch)
                 if is_mine:
-                    sums += torch.stack([value.double() for value in values]).cpu()
+                    sums += torch.stack(list(values)).cpu().double()
     finally:
         model.train(was_training)
     total = LossSums(*ranks.sum(sums).unbind())

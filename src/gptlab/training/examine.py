@@ -3,14 +3,16 @@
 import math
 import os
 from contextlib import nullcontext
+from functools import partial
 
 from gptlab.config import SamplingConfig
 from gptlab.errors import TrainingError
 from gptlab.generation import Generator
 from gptlab.training.ending import is_out_of_time
 from gptlab.training.evaluate import Evaluation, evaluate_forward
-from gptlab.training.interrupt import Interrupt
+from gptlab.training.interrupt import BrokenOffError, Interrupt
 from gptlab.training.parallelism import resharded
+from gptlab.training.ranks import Ranks
 from gptlab.training.session import Session
 
 SAMPLES = "samples.txt"
@@ -57,7 +59,7 @@ def examine(session: Session, interrupt: Interrupt) -> tuple[Evaluation, bool]:
             document_mask=config.document_mask,
             reset_positions=config.reset_positions,
             ranks=ranks,
-            before_batch=interrupt.check if ranks.size == 1 else lambda: None,
+            before_batch=partial(_break_off_if_asked, interrupt, ranks),
         )
         if not math.isfinite(evaluation.loss):
             raise TrainingError(
@@ -75,6 +77,11 @@ def examine(session: Session, interrupt: Interrupt) -> tuple[Evaluation, bool]:
             stream.write(f"--- step {state.step}\n{text}\n\n")
             state.samples_size = stream.tell()
     return evaluation, is_best
+
+
+def _break_off_if_asked(interrupt: Interrupt, ranks: Ranks) -> None:
+    if ranks.any(interrupt.requested):
+        raise BrokenOffError
 
 
 def _report(session: Session, evaluation: Evaluation, is_best: bool) -> str:

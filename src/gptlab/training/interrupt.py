@@ -36,15 +36,6 @@ class Interrupt:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
-    def check(self) -> None:
-        """Break off what can be done again later, if a signal has come.
-
-        Raises:
-            BrokenOffError: One has.
-        """
-        if self.requested:
-            raise BrokenOffError
-
     def _note(self, number: int, _frame: FrameType | None) -> None:
         self.requested = True
         if not self._may_repeat:

@@ -85,8 +85,6 @@ def _run(session: Session, forward: Forward, recorder: Recorder) -> TrainResult:
             if report.failure is not None:
                 # The former checkpoint stays: the weights that led here are no place to go on from.
                 raise report.failure
-        if not is_stopped and recorder.is_pending:
-            recorder.write_training()
         saver.save(final=True)
     session.say(closing_lines(session, is_stopped=is_stopped))
     return TrainResult(
@@ -113,6 +111,8 @@ def _look(session: Session, recorder: Recorder, saver: Saver, interrupt: Interru
         except BrokenOffError:
             return False
         recorder.write_evaluation(evaluation)
+        if is_over(session) and recorder.is_pending:
+            recorder.write_training()
         if session.ranks.is_first:
             plot_run(session.folder)
     state.examined = state.step

@@ -21,14 +21,14 @@ class MetricsLog:
 
     Args:
         folder: The run.
-        after_step: Records of later steps, from before a run was killed, are dropped.
+        kept: How many of the records that are there belong to the run; those of steps that were
+            lost when it was killed are dropped.
         sinks: Told each record too, and closed with the log.
     """
 
-    def __init__(self, folder: Path, *, after_step: int, sinks: Sequence[Sink] = ()) -> None:
-        kept = [record for record in read_metrics(folder) if record["step"] <= after_step]
+    def __init__(self, folder: Path, *, kept: int, sinks: Sequence[Sink] = ()) -> None:
         path = folder / FILE
-        replace_text(path, "".join(_line(record) for record in kept))
+        replace_text(path, "".join(map(_line, read_metrics(folder)[:kept])))
         self._sinks = tuple(sinks)
         self._stream = path.open("a", encoding="utf-8")
 

@@ -75,7 +75,10 @@ def choose_parts(
             size = _largest_tried(rows, try_out, device=device, reserve=reserve)
         else:
             size = _largest_measured(rows, try_out, ranks=ranks, device=device, reserve=reserve)
-        say(f"micro-batches of {size} window(s) fit into memory, {-(-rows // size)} for a step")
+        parts = -(-rows // size)
+        say(f"micro-batches of {size} window(s) fit into memory, {parts} for a step")
+        what = f"micro_batch_size is 'auto', and {size} window(s) fit into memory"
+        return _checked(parts, fewest, what, config, ranks)
     return _checked(-(-rows // size), fewest, f"micro_batch_size is {size}", config, ranks)
 
 

@@ -38,7 +38,10 @@ def distribute(
     if ranks.size == 1:
         return objective.to(device)
     if mode == "ddp":
-        return DistributedDataParallel(objective.to(device), gradient_as_bucket_view=True)
+        # Buffers are constants.
+        return DistributedDataParallel(
+            objective.to(device), gradient_as_bucket_view=True, broadcast_buffers=False
+        )
     mesh = init_device_mesh(device.type, (ranks.size,))
     # Block by block, each is moved to the device whole and leaves a part there.
     for block in objective.model.blocks:

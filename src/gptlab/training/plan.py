@@ -16,13 +16,16 @@ _FORWARD_SHARE = 1 / 3
 _MUCH = 0.1
 
 
-def probe(session: Session, forward: Forward, *, rows: int | None = None) -> float:
+def probe(
+    session: Session, forward: Forward, *, rows: int | None = None, travels: bool = True
+) -> float:
     """Seconds of a training step, from two that leave no trace.
 
     Args:
         session: The run.
         forward: Its objective, as it is computed.
         rows: How many of the batch's windows to compute at once; those of a part if not given.
+        travels: Whether gradients go from process to process, as in the last part of a step.
     """
     batch = session.batch(0)
     if rows is None:
@@ -33,7 +36,7 @@ def probe(session: Session, forward: Forward, *, rows: int | None = None) -> flo
     try:
         for _ in range(2):
             start = time.perf_counter()
-            with synchronised(session.module, last=True):
+            with synchronised(session.module, last=travels):
                 sums = forward(part)
                 (sums.objective / sums.weight).backward()  # type: ignore[no-untyped-call]
             sums.objective.item()

@@ -37,6 +37,8 @@ class Ranks:
     """How many there are, on all machines."""
     local_rank: int = 0
     """Which of those on this machine this is."""
+    local_size: int = 1
+    """How many there are on this machine."""
     control: dist.ProcessGroup | None = field(default=None, repr=False, compare=False)
     """The group for small messages, on the CPU."""
 
@@ -175,11 +177,12 @@ def joined(device: str) -> Iterator[Ranks]:
             f"this process can't join its job ({error}); start all of it with torchrun"
         ) from error
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    local_size = int(os.environ.get("LOCAL_WORLD_SIZE", size))
     if on_gpu and local_rank < torch.cuda.device_count():
         torch.cuda.set_device(local_rank)
     failed = False
     try:
-        yield Ranks(rank=rank, size=size, local_rank=local_rank, control=control)
+        yield Ranks(rank, size, local_rank, local_size, control=control)
     except (Exception, KeyboardInterrupt) as error:
         failed = True
         shown = _shown(error, store)

@@ -53,9 +53,8 @@ class Recorder:
         self._session, self._log = session, log
         self._earlier_seconds = session.state.elapsed_seconds
         self._start = self._interval_start = time.perf_counter()
-        self._interval_steps = self._interval_tokens = 0
+        self._interval_tokens = 0
         self._speed = 0.0
-        self._gradient_norm = 0.0
         arithmetic = session.arithmetic
         peak = peak_flops(arithmetic.device, arithmetic.precision)
         self._peak_flops = None if peak is None else peak * session.ranks.size
@@ -67,18 +66,18 @@ class Recorder:
         if self._session.config.max_minutes is not None:
             # Where a clock may end the run, it is the first process's.
             state.elapsed_seconds = self._session.ranks.share(state.elapsed_seconds)
-        self._interval_steps += 1
         self._interval_tokens += round(report.sums.tokens.item())
         if report.is_finite:
             for name, value in zip(_SUMS, report.sums, strict=True):
                 setattr(state, name, getattr(state, name) + value.item())
             state.tokens += round(report.sums.tokens.item())
-            self._gradient_norm = report.gradient_norm
+            state.gradient_norm = report.gradient_norm
 
     @property
     def is_pending(self) -> bool:
-        """Whether steps were made since the last record, and not recorded on purpose."""
-        return self._interval_steps > 0 and self._session.config.log_strategy != "no"
+        """Whether steps were made since the last record, and not left out on purpose."""
+        state = self._session.state
+        return state.step > state.recorded and self._session.config.log_strategy != "no"
 
     def write_training(self) -> str:
         """Write a record of the steps since the last such record; its gist for a progress bar."""
@@ -97,6 +96,7 @@ class Recorder:
         self._write({**record, **found, "tokens": record["tokens"]})
 
     def _write(self, record: dict[str, Any]) -> None:
+        self._session.state.records += 1
         if self._log is not None:
             self._log.write(record)
 
@@ -112,7 +112,7 @@ class Recorder:
         key_loss, other_loss = split_loss(sums)
         if key_loss is not None:
             record |= {"key_loss": key_loss, "other_loss": other_loss}
-        record["gradient_norm"] = self._gradient_norm
+        record["gradient_norm"] = state.gradient_norm
         if self._peak_flops is not None:
             flops = session.model.flops_per_token() * self._speed
             record["mfu"] = round(flops / self._peak_flops, 4)
@@ -123,8 +123,8 @@ class Recorder:
             record["skipped_steps"] = state.skipped_steps
         for name in _SUMS:
             setattr(state, name, 0.0)
-        self._interval_start, self._interval_steps = time.perf_counter(), 0
-        self._interval_tokens = 0
+        state.recorded = state.step
+        self._interval_start, self._interval_tokens = time.perf_counter(), 0
         return record
 
     @contextmanager

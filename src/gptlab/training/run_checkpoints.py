@@ -1,12 +1,12 @@
 """The checkpoints in a run's folder: which there are, and which of them go."""
 
-import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from gptlab.checkpoint import TRAINER, checkpoints_in, find_checkpoint, read_header, verify
+from gptlab.checkpoint.find import step_of
 from gptlab.checkpoint.staging import remove
 from gptlab.errors import CheckpointError
 
@@ -52,7 +52,8 @@ def later_checkpoints(folder: Path, step: int) -> list[Path]:
 
 def drop_later_checkpoints(folder: Path, step: int) -> None:
     """Delete checkpoints of steps after `step`, from which the run goes on: they were not kept."""
-    for path in later_checkpoints(folder, step):
+    # Killed in between, the run is as it was at some step.
+    for path in reversed(later_checkpoints(folder, step)):
         remove(path)
 
 
@@ -63,15 +64,6 @@ def remove_older(folder: Path, *, keep_last: int | None) -> None:
         if limit is not None:
             for old in [path for path in checkpoints if _kind(path) == kind][:-limit]:
                 remove(old)
-
-
-def step_of(checkpoint: Path) -> float:
-    """The step that a checkpoint is of; without a readable header, what its name says of it."""
-    try:
-        return int(read_header(checkpoint)["step"])
-    except CheckpointError:
-        match = re.search(r"(-|_s)(\d+)$", checkpoint.name)
-        return int(match[2]) if match else -math.inf
 
 
 def _kind(path: Path) -> str | None:

@@ -99,6 +99,10 @@ def _superseded(given: dict[str, Any]) -> dict[str, Any]:
         values["gradient_accumulation_steps"] = None
     if given.get("gradient_accumulation_steps") and "micro_batch_size" not in given:
         values["micro_batch_size"] = None
+    if "epochs" in given and "max_steps" not in given:
+        values["max_steps"] = None
+    if "save_every_epochs" in given and not {"save_every", "save_strategy"} & given.keys():
+        values |= {"save_every": None, "save_strategy": "auto"}
     if given.get("save_every") and "save_strategy" not in given:
         values["save_strategy"] = "steps"
     if given.get("save_strategy") in ("epoch", "no") and "save_every" not in given:

@@ -39,8 +39,14 @@ class TrainState:
     tokens_sum: float = 0.0
     key_nats_sum: float = 0.0
     key_tokens_sum: float = 0.0
+    gradient_norm: float = 0.0
+    """Before clipping, of the last step that was made."""
+    recorded: int = 0
+    """Step of the last record of training."""
+    records: int = 0
+    """Lines of metrics.jsonl that belong to the steps so far."""
     samples_size: int = 0
-    """Bytes of samples.txt that belong to the steps so far."""
+    """Bytes of samples.txt that belong to them."""
     elapsed_seconds: float = 0.0
 
     def note_evaluation(self, loss: float) -> bool:

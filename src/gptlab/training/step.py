@@ -81,8 +81,8 @@ def _backward(
         with synchronised(session.module, last=number == len(parts)):
             sums = forward(part)
             (sums.objective * factor).backward()  # type: ignore[no-untyped-call]
-        collected.append(torch.stack([value.detach().double() for value in sums]))
-    return LossSums(*session.ranks.sum(torch.stack(collected).sum(0)).cpu().unbind())
+        collected.append(torch.stack([value.detach() for value in sums]))
+    return LossSums(*session.ranks.sum(torch.stack(collected).cpu().double().sum(0)).unbind())
 
 
 def _leave_out(
@@ -122,7 +122,7 @@ def _leave_out(
     session.say(f"step {bad.step:,} is left out: its loss is {bad.loss:.4g} ({path})")
     if state.bad_steps < config.max_bad_steps:
         return None
-    if ranks.is_first and config.parallel == "ddp":
+    if ranks.size == 1 or (ranks.is_first and config.parallel == "ddp"):
         checkpoint.save(
             path.with_suffix(""), session.model, session.inputs.tokenizer, step=bad.step
         )

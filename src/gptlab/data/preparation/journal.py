@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from gptlab.data.preparation.reading import Place
-from gptlab.data.staging import writing
+from gptlab.data.staging import lock_file, writing
 from gptlab.errors import DataError
 
 _JOURNAL = "journal.json"
@@ -106,7 +106,7 @@ def workplace(folder: Path) -> Iterator[None]:
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
             lock = stack.enter_context(path.open("w"))
-        if not _is_locked(lock.fileno()):
+        if not lock_file(lock.fileno()):
             raise DataError(f"another process is writing to {folder}; wait until it is done")
         try:
             yield
@@ -117,16 +117,3 @@ def workplace(folder: Path) -> Iterator[None]:
 
 def _is_empty(folder: Path) -> bool:
     return not any(folder.iterdir())
-
-
-def _is_locked(descriptor: int) -> bool:
-    try:
-        import fcntl
-    except ImportError:  # Windows has no such lock; there it is up to the user.
-        return True
-    try:
-        # Unlike flock's, it does not live on in workers that outlive a kill.
-        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
