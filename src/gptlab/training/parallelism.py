@@ -6,6 +6,7 @@ part of every parameter, of its gradient and of the optimizer's state, and a blo
 together only while it computes.
 """
 
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Literal
@@ -38,16 +39,23 @@ def distribute(
     if ranks.size == 1:
         return objective.to(device)
     if mode == "ddp":
-        # Buffers are constants.
-        return DistributedDataParallel(
-            objective.to(device), gradient_as_bucket_view=True, broadcast_buffers=False
-        )
+        return _replicated(objective.to(device))
     mesh = init_device_mesh(device.type, (ranks.size,))
     # Block by block, each is moved to the device whole and leaves a part there.
     for block in objective.model.blocks:
         fully_shard(block, mesh=mesh)
     fully_shard(objective, mesh=mesh)
     return objective
+
+
+def _replicated(objective: Objective) -> nn.Module:
+    with warnings.catch_warnings():
+        # Its successor, which torch 2.13 recommends, is not there in 2.9.
+        warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")
+        # Buffers are constants.
+        return DistributedDataParallel(
+            objective, gradient_as_bucket_view=True, broadcast_buffers=False
+        )
 
 
 @contextmanager
