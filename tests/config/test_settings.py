@@ -15,6 +15,7 @@ from gptlab.config import (
     TrainConfig,
     preset,
 )
+from gptlab.config.presets import layered
 from gptlab.errors import ConfigError
 
 
@@ -210,3 +211,61 @@ def test_a_seed_is_one_that_every_generator_takes(cls):
     assert cls(seed=2**32 - 1).seed == 2**32 - 1
     with pytest.raises(ConfigError, match="seed is 18446744073709551616"):
         cls(seed=2**64)
+
+
+@pytest.mark.parametrize(
+    ("given", "gone"),
+    [
+        ({"epochs": 2}, {"max_steps"}),
+        ({"epochs": 2, "max_steps": 5}, set()),
+        ({"optimizer": "sgd"}, {"learning_rate", "momentum"}),
+        ({"optimizer": "sgd", "learning_rate": 0.2}, {"momentum"}),
+        ({"optimizer": "muon"}, set()),
+        ({"micro_batch_size": 4}, {"gradient_accumulation_steps"}),
+        ({"micro_batch_size": None}, set()),
+    ],
+)
+def test_a_layer_takes_away_what_it_says_in_another_way(given, gone):
+    below = {
+        "max_steps": 200,
+        "learning_rate": 3e-3,
+        "momentum": 0.5,
+        "gradient_accumulation_steps": 2,
+        "seed": 7,
+    }
+    assert layered(below, given) == {k: v for k, v in below.items() if k not in gone} | given
+
+
+def test_a_preset_is_no_reason_to_ignore_what_was_asked_for():
+    config = TrainConfig.from_preset("tiny", train_data="a.txt", epochs=2, optimizer="lion")
+    assert (config.max_steps, config.epochs) == (None, 2)
+    assert (config.learning_rate, config.beta2) == (3e-4, 0.99)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"micro_batch_size": "abc"},
+            "micro_batch_size is 'abc', but it should be a valid integer or be 'auto'",
+        ),
+        (
+            {"micro_batch_size": 0},
+            "micro_batch_size is 0, but it should be greater than 0 or be 'auto'",
+        ),
+        ({"key_tokens": [""]}, "key_tokens.0 is '', but string should have at least 1 character"),
+        (
+            {"min_learning_rate": 0.1},
+            "min_learning_rate is 0.1, above the learning_rate of 0.001; write a lower one",
+        ),
+        ({"key_weight": 3}, "key_weight and key_mode do nothing without key_tokens; write some"),
+        (
+            {"key_mode": "sample"},
+            "key_weight and key_mode do nothing without key_tokens; write some",
+        ),
+    ],
+)
+def test_a_mistake_is_said_in_the_words_of_the_user(changes, message):
+    with pytest.raises(ConfigError) as error:
+        TrainConfig(train_data="a.txt", **changes)
+    assert str(error.value) == message

@@ -28,6 +28,15 @@ def test_of_many_none_acts_at_once_where_they_may_repeat():
         assert interrupt.requested
 
 
+@pytest.mark.parametrize("may_repeat", [False, True])
+def test_the_first_signal_is_answered(capfd, may_repeat):
+    with Interrupt(may_repeat=may_repeat, answers=True):
+        assert capfd.readouterr().err == ""
+        signal.raise_signal(signal.SIGINT)
+        again = "" if may_repeat else "; once more stops at once"
+        assert capfd.readouterr().err == f"\nstopping after this step{again}\n"
+
+
 def test_handlers_come_back():
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     with Interrupt():

@@ -100,5 +100,6 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tiny, start):
     assert "go on with gptlab-train --resume --experiment_name tiny" in out
     (last,) = Path("runs/tiny").glob("last-*")
     assert (last / "trainer").is_dir()
-    result = train(TrainConfig(experiment_name="tiny", resume=True, quiet=True, max_steps=1))
-    assert result.steps == int(last.name.removeprefix("last-"))
+    step = int(last.name.removeprefix("last-"))
+    result = train(TrainConfig(experiment_name="tiny", resume=True, quiet=True, max_steps=step + 1))
+    assert result.steps == step + 1

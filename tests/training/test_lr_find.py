@@ -39,6 +39,11 @@ def test_one_lucky_batch_does_not_decide():
     assert suggest(lucky) == suggest(smooth)
 
 
+def test_what_lies_behind_the_first_valley_does_not_count():
+    points = curve(lambda x: 4 + min((x + 2.5) ** 2, 3 * (x + 0.7) ** 2 - 0.2))
+    assert suggest(points) == pytest.approx(10**-2.5 / 5, rel=0.15)
+
+
 @pytest.mark.parametrize(
     "losses", [[], [3.0], [3.0] * 20, [3.0, 2.99] * 10, [3.0 + n for n in range(20)]]
 )

@@ -116,7 +116,9 @@ def test_a_run_that_died_while_it_wrote_goes_on_to_the_bit(longer, monkeypatch, 
 
     with monkeypatch.context() as patch:
         patch.setattr(checkpoints, victim, dying)
-        with pytest.raises(CheckpointError, match="no room, and go on with --resume"):
+        with pytest.raises(
+            CheckpointError, match=r"no room, and (go on|begin again) with --resume"
+        ):
             train(longer(experiment_name="stopped"))
     resumed = train(longer(experiment_name="stopped", resume=True))
     assert_same_run(resumed.path, straight.path)
@@ -307,9 +309,20 @@ def test_other_settings_are_refused_by_name_and_change_nothing(longer):
     assert {file: file.read_bytes() for file in path.rglob("*") if file.is_file()} == before
 
 
-def test_resuming_where_there_is_nothing_starts_afresh(longer):
-    result = train(longer(resume=True, max_steps=3))
+def test_resuming_where_there_is_nothing_starts_afresh_and_says_so(longer, capsys):
+    result = train(longer(resume=True, max_steps=3, quiet=False))
     assert (result.steps, result.interrupted) == (3, False)
+    assert "there is no run runs/tiny to go on with: it starts afresh" in capsys.readouterr().out
+
+
+def test_resuming_nothing_in_particular_takes_the_newest_run(longer, monkeypatch):
+    train(longer(experiment_name="old", max_steps=3))
+    with monkeypatch.context() as patch:
+        stop_after(patch, 5, interrupted)
+        train(longer(experiment_name="stopped"))
+    result = train(TrainConfig(resume=True, quiet=True))
+    assert (result.path.name, result.steps) == ("stopped", 30)
+    assert train(TrainConfig(resume="old", max_steps=4, quiet=True)).path == Path("runs/old")
 
 
 def test_resuming_a_run_that_died_before_its_first_checkpoint(longer, monkeypatch):
@@ -344,13 +357,14 @@ def test_resuming_a_finished_run_changes_no_model(longer, capsys):
     assert "done after 6 steps" in capsys.readouterr().out
 
 
-def test_fewer_steps_than_were_taken_are_done(longer, monkeypatch, capsys):
+def test_fewer_steps_than_were_taken_are_refused(longer, monkeypatch):
     with monkeypatch.context() as patch:
         stop_after(patch, 5, interrupted)
-        train(longer())
-    result = train(longer(max_steps=4, resume=True, quiet=False))
-    assert (result.steps, result.eval_loss) == (5, None)
-    assert "done after 5 steps" in capsys.readouterr().out
+        path = train(longer()).path
+    before = (path / "config.json").read_bytes()
+    with pytest.raises(ConfigError, match="is at step 5 already, but would end at 4; write a lar"):
+        train(longer(max_steps=4, resume=True))
+    assert (path / "config.json").read_bytes() == before
 
 
 def test_another_text_is_refused(longer):

@@ -426,7 +426,7 @@ def test_a_kill_while_a_run_branches_off_leaves_none(run, monkeypatch):
         ("a/best", r"best-9 is a model without the state of training.*; give "),
         ("a/best-9", "is a model without the state of training"),
         ("nowhere", "does not exist; give a run"),
-        ("alone/last-1", "lies in no run, whose settings it takes"),
+        ("alone/last-1", "lies in no run: .*, whose settings it takes"),
     ],
 )
 def test_where_nothing_can_go_on_a_line_says_so(run, path, match):

@@ -164,6 +164,14 @@ def assert_goes_on(folder: Path) -> None:
         verify(folder / name)
 
 
+def test_without_a_checkpoint_before_it_none_is_promised(tmp_path, monkeypatch):
+    (tmp_path / "a").mkdir()
+    faults = Faults(monkeypatch, 9, kill=False)
+    with pytest.raises(CheckpointError, match=r"begin again with --resume; there is no checkpoint"):
+        write(tmp_path / "a", 10)
+    assert faults.fired
+
+
 def test_a_full_disk_is_one_line_and_leaves_all_of_one_step(attempts):
     for folder, error in attempts(kill=False):
         assert isinstance(error, CheckpointError)

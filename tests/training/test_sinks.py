@@ -93,7 +93,7 @@ def test_both_at_once(tmp_path, wandb):
 
 def test_sinks_are_told_what_is_written_and_closed_once(tmp_path):
     sinks = [Remembering(), Remembering()]
-    log = MetricsLog(tmp_path, after_step=0, sinks=sinks)
+    log = MetricsLog(tmp_path, kept=0, sinks=sinks)
     log.write(RECORD)
     log.close()
     assert [(sink.records, sink.closed) for sink in sinks] == [([RECORD], 1)] * 2
@@ -106,7 +106,7 @@ def test_a_sink_that_fails_to_close_leaves_no_other_open(tmp_path):
             raise OSError("full")
 
     last = Remembering()
-    log = MetricsLog(tmp_path, after_step=0, sinks=[last, Failing(), last])
+    log = MetricsLog(tmp_path, kept=0, sinks=[last, Failing(), last])
     with pytest.raises(OSError, match="full"):
         log.close()
     assert last.closed == 2

@@ -15,6 +15,7 @@ from pydantic_settings.exceptions import SettingsError
 
 from gptlab.cli.config_file import read_config
 from gptlab.config import Settings, nearest, preset
+from gptlab.config.presets import layered
 from gptlab.errors import ConfigError
 
 _BOOLEANS = {"true": True, "false": False, "yes": True, "no": False, "1": True, "0": False}
@@ -46,10 +47,10 @@ def parse(command: type[Command], argv: list[str], *, prog: str) -> Command:
         ConfigError: A flag or a key is unknown, or a value is bad.
     """
     flags = given_flags(command, argv, prog=prog)
-    values = _from_file(command, flags, prog=prog) | flags
+    values = layered(_from_file(command, flags, prog=prog), flags)
     has_preset = "preset" in command.model_fields and values.get("preset")
     base = preset(values["preset"]) if has_preset else {}
-    return command(**{**_fields_of(command, base), **values})
+    return command(**layered(_fields_of(command, base), values))
 
 
 def _from_file(

@@ -8,6 +8,8 @@ from gptlab.cli.main import run
 from gptlab.config.settings import Source
 from gptlab.errors import ConfigError
 
+_FEW = 10
+
 
 class PlotCommand(CommandLine):
     """Draw one field of the metrics of several runs, as curves of one picture."""
@@ -59,7 +61,9 @@ def find_run(name: str, runs: Path) -> Path:
         if folder.is_dir():
             return folder
     there = sorted(path.name for path in runs.glob("[!.]*") if path.is_dir())
-    known = f"; runs in {runs}: {', '.join(there)}" if there else ""
+    known = f"; runs in {runs}: {', '.join(there[:_FEW])}" if there else ""
+    if len(there) > _FEW:
+        known += f" and {len(there) - _FEW} more"
     raise ConfigError(f"there is no run '{name}', neither in {runs} nor as a folder{known}")
 
 

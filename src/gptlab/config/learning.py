@@ -1,8 +1,6 @@
 """What a run minimises, and how."""
 
-from collections.abc import Mapping
-from types import MappingProxyType
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import (
     BeforeValidator,
@@ -14,25 +12,18 @@ from pydantic import (
 )
 
 from gptlab.config.model import Share
+from gptlab.config.presets import OPTIMIZER_DEFAULTS
 from gptlab.config.settings import Settings, Source, several
 
 OptimizerName = Literal["adamw", "muon", "sgd", "lion"]
 ScheduleName = Literal["cosine", "linear", "wsd", "constant", "inverse_sqrt"]
-
-# What an optimizer wants that the others do not, where nobody said otherwise.
-OPTIMIZER_DEFAULTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
-    {
-        "lion": MappingProxyType({"learning_rate": 3e-4, "beta2": 0.99}),
-        "sgd": MappingProxyType({"learning_rate": 0.1, "momentum": 0.9}),
-    }
-)
 
 
 class LossConfig(Settings):
     """What training minimises: cross entropy, and what weighs more in it."""
 
     key_tokens: Annotated[tuple[Source, ...], BeforeValidator(several)] = ()
-    """Words that weigh more, as in plt,pd,sk, or a file with one a line."""
+    """Words of one token each that weigh more, as in plt,pd,sk, or a file with one a line."""
     key_mode: Literal["token", "sample"] = "token"
     """Whether the words themselves weigh more, or the windows that have them."""
     key_weight: PositiveFloat | None = None
@@ -72,3 +63,10 @@ class OptimizerConfig(Settings):
     """Largest norm of the gradient; 0 for no limit."""
     ema_decay: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
     """Decay of an average of the weights, evaluated and saved in their place; none if not given."""
+
+
+def usual_rate(optimizer: str) -> float:
+    """The learning rate of an optimizer where nobody gives one."""
+    plain = OptimizerConfig.model_fields["learning_rate"].default
+    rate: float = OPTIMIZER_DEFAULTS.get(optimizer, {}).get("learning_rate", plain)
+    return rate

@@ -1,7 +1,28 @@
-"""Named starting points; each is a layer between the defaults and a settings file."""
+"""Named starting points, and how layers of settings lie on one another.
+
+defaults  <  preset  <  file  <  flags
+"""
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
+
+# What an optimizer wants that the others do not, where nobody said otherwise.
+OPTIMIZER_DEFAULTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {
+        "lion": MappingProxyType({"learning_rate": 3e-4, "beta2": 0.99}),
+        "sgd": MappingProxyType({"learning_rate": 0.1, "momentum": 0.9}),
+    }
+)
+# Two ways to say the same thing: whoever says it in one way no longer means the other.
+_OTHER_WAY: Mapping[str, str] = MappingProxyType(
+    {
+        "epochs": "max_steps",
+        "save_every_epochs": "save_every",
+        "gradient_accumulation_steps": "micro_batch_size",
+        "micro_batch_size": "gradient_accumulation_steps",
+    }
+)
 
 # The arrangement of 2019; the defaults are today's.
 _CLASSIC: Mapping[str, Any] = {
@@ -67,3 +88,16 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "gpt2-large": {**_GPT2, "embed_dim": 1280, "num_layers": 36, "n_heads": 20},
     "gpt2-xl": {**_GPT2, "embed_dim": 1600, "num_layers": 48, "n_heads": 25},
 }
+
+
+def layered(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings `above` on top of those `below`, without what they leave no room for."""
+    gone = superseded_by(above)
+    return {name: value for name, value in below.items() if name not in gone} | dict(above)
+
+
+def superseded_by(given: Mapping[str, Any]) -> set[str]:
+    """Names of settings that no longer hold where others are `given`, and they are not."""
+    names = {other for name, other in _OTHER_WAY.items() if given.get(name) is not None}
+    names |= OPTIMIZER_DEFAULTS.get(str(given.get("optimizer")), {}).keys()
+    return names - given.keys()

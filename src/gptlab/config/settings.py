@@ -7,7 +7,7 @@ from typing import Annotated, Any, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.functional_validators import ModelWrapValidatorHandler
 
-from gptlab.config.presets import PRESETS
+from gptlab.config.presets import PRESETS, layered
 from gptlab.errors import ConfigError
 
 _FEW = 12
@@ -53,7 +53,7 @@ class Settings(BaseModel):
     def from_preset(cls, name: str, **overrides: Any) -> Self:
         """Settings of preset `name`, with `overrides` on top; keys of other parts are left out."""
         values = {key: value for key, value in preset(name).items() if key in cls.model_fields}
-        return cls(**{**values, **overrides})
+        return cls(**layered(values, overrides))
 
     def part(self, kind: type[Part]) -> Part:
         """The settings that one component receives: just the fields that `kind` has."""
@@ -85,11 +85,20 @@ def preset(name: str) -> dict[str, Any]:
 
 def _first_problem(error: ValidationError, cls: type[Settings]) -> str:
     problem = error.errors(include_url=False)[0]
-    name = ".".join(str(part) for part in problem["loc"]) or cls.__name__
+    # Behind the name stand a place in a list, or a kind of value that there may be.
+    places = [str(part) for part in problem["loc"][1:] if isinstance(part, int)]
+    name = ".".join([*map(str, problem["loc"][:1]), *places]) or cls.__name__
     if problem["type"] == "extra_forbidden":
         remedy = nearest(name, cls.model_fields)
         if isinstance(problem["input"], dict):
             remedy = "settings are flat: write its lines without the table's name"
         return f"there is no setting '{name}'; {remedy}"
-    message = (problem["msg"][:1].lower() + problem["msg"][1:]).partition(", unable")[0]
-    return f"{name} is {problem['input']!r}, but {message.replace('input', 'it', 1)}"
+    messages = [
+        other["msg"].removeprefix("Input should ").partition(", unable")[0]
+        for other in error.errors(include_url=False)
+        if other["loc"][:1] == problem["loc"][:1] and other["input"] == problem["input"]
+    ]
+    if not problem["msg"].startswith("Input should "):
+        message = messages[0][:1].lower() + messages[0][1:]
+        return f"{name} is {problem['input']!r}, but {message}"
+    return f"{name} is {problem['input']!r}, but it should {' or '.join(messages)}"

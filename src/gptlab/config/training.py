@@ -16,8 +16,9 @@ from pydantic import (
 )
 from pydantic.functional_validators import ModelWrapValidatorHandler
 
-from gptlab.config.learning import OPTIMIZER_DEFAULTS, LossConfig, OptimizerConfig
+from gptlab.config.learning import LossConfig, OptimizerConfig
 from gptlab.config.model import ModelConfig, Share
+from gptlab.config.presets import OPTIMIZER_DEFAULTS
 from gptlab.config.settings import Seed, Settings, Source, several
 from gptlab.errors import ConfigError
 
@@ -107,7 +108,7 @@ class TrainConfig(OptimizerConfig, LossConfig, DatasetConfig, ModelConfig):
     runs_dir: str = "runs"
     """Folder that holds all runs."""
     resume: Annotated[bool | Source, BeforeValidator(_switch_or_path)] = False
-    """Go on from the run's newest checkpoint, or afresh where there is none; or the checkpoint."""
+    """Go on from the run's newest checkpoint, or start where there is none; or from this one."""
     overwrite: bool = False
     """Replace a run of the same name; with the checkpoint to resume, what came after that."""
     device: str = "auto"
@@ -141,7 +142,7 @@ class TrainConfig(OptimizerConfig, LossConfig, DatasetConfig, ModelConfig):
     save_every_epochs: PositiveInt = 5
     """Epochs between checkpoints."""
     keep_last: PositiveInt | None = None
-    """Number of these checkpoints to keep; all if not given."""
+    """How many of these to keep beside the best and the last; all if not given."""
     log_strategy: Literal["steps", "epoch", "no"] = "steps"
     """When to write a line of metrics.jsonl on training."""
     log_every: PositiveInt = 10
@@ -181,6 +182,14 @@ class TrainConfig(OptimizerConfig, LossConfig, DatasetConfig, ModelConfig):
                 f"save_strategy is '{self.save_strategy}', but save_every is {self.save_every} "
                 "steps; leave one of them out"
             )
+        minimum = self.min_learning_rate
+        if minimum is not None and minimum > self.learning_rate:
+            raise ConfigError(
+                f"min_learning_rate is {minimum:g}, above the learning_rate of "
+                f"{self.learning_rate:g}; write a lower one"
+            )
+        if not self.key_tokens and (self.key_weight is not None or self.key_mode != "token"):
+            raise ConfigError("key_weight and key_mode do nothing without key_tokens; write some")
         if self.gradient_accumulation_steps and self.micro_batch_size:
             raise ConfigError(
                 "gradient_accumulation_steps and micro_batch_size say the same thing in two ways; "

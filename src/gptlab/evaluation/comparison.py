@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from gptlab.errors import ConfigError
+from gptlab.training.files import replace_text
 
 CONFIDENCE = 0.95
 
@@ -95,7 +96,7 @@ class Comparison:
 
     def save(self, path: Path) -> None:
         """Write `as_dict` as JSON."""
-        path.write_text(json.dumps(self.as_dict(), indent=1) + "\n", encoding="utf-8")
+        replace_text(path, json.dumps(self.as_dict(), indent=1) + "\n")
 
 
 def paired_difference(

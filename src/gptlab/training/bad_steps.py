@@ -16,6 +16,7 @@ from torch import nn
 
 from gptlab.checkpoint import load_tensors, save_tensors
 from gptlab.config import OptimizerConfig
+from gptlab.config.learning import usual_rate
 from gptlab.errors import CheckpointError, TrainingError
 from gptlab.tokenizer import Tokenizer
 from gptlab.training.files import replace_text
@@ -139,7 +140,7 @@ def too_many(bad: BadStep, *, count: int, path: Path, config: OptimizerConfig) -
     """The error that ends a run after `count` bad steps in a row, the last of them in `path`."""
     remedies = [
         *_other_precisions(bad.precision),
-        f"--learning_rate {config.learning_rate / 3:.1g}",
+        f"--learning_rate {min(config.learning_rate / 3, usual_rate(config.optimizer)):.1g}",
     ]
     if not config.grad_clip:
         remedies.append("--grad_clip 1")

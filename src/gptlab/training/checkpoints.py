@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from gptlab.checkpoint import TRAINER
+from gptlab.checkpoint import TRAINER, checkpoints_in
 from gptlab.checkpoint.staging import hidden, publish, publish_copy, seal, writing
 from gptlab.errors import CheckpointError
 from gptlab.tokenizer import Tokenizer
@@ -182,11 +182,15 @@ def write_checkpoints(
             publish(staging, target)
             remove_older(target.parent, keep_last=keep_last)
     except CheckpointError as error:
-        raise CheckpointError(
-            f"{error}, and go on with --resume; the checkpoint before it is whole"
-        ) from None
+        raise CheckpointError(f"{error}, and {_way_on(target.parent)}") from None
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def _way_on(run: Path) -> str:
+    if any((path / TRAINER).is_dir() for path in checkpoints_in(run)):
+        return "go on with --resume; the checkpoint before it is whole"
+    return "begin again with --resume; there is no checkpoint before it"
 
 
 def _make_folder(folder: Path) -> None:

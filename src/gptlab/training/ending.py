@@ -1,5 +1,7 @@
 """When a run ends, and what it says then."""
 
+import shlex
+
 from gptlab.checkpoint import checkpoints_in
 from gptlab.training.ranks import Ranks
 from gptlab.training.run_checkpoints import BEST
@@ -31,7 +33,7 @@ def closing_lines(session: Session, *, is_stopped: bool) -> str:
     state, folder = session.state, session.folder
     if is_stopped:
         runs = session.config.runs_dir
-        where = "" if runs == "runs" else f" --runs_dir {runs}"
+        where = "" if runs == "runs" else f" --runs_dir {shlex.quote(runs)}"
         return (
             f"stopped after step {state.step:,}; go on with "
             f"{_command(session.ranks)} --resume --experiment_name {folder.name}{where}"

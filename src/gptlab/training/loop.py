@@ -69,7 +69,8 @@ def _run(session: Session, forward: Forward, recorder: Recorder) -> TrainResult:
         disable=True if is_silent else None,
         leave=False,
     )
-    with Interrupt(may_repeat=ranks.size > 1) as interrupt, Saver(session) as saver, bar:
+    interrupts = Interrupt(may_repeat=ranks.size > 1, answers=not is_silent)
+    with interrupts as interrupt, Saver(session) as saver, bar:
         while True:
             with recorder.paused():
                 is_stopped = not _look(session, recorder, saver, interrupt)

@@ -8,8 +8,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from gptlab.config import OptimizerConfig, TrainConfig
-from gptlab.config.learning import OPTIMIZER_DEFAULTS
+from gptlab.config import TrainConfig
+from gptlab.config.learning import usual_rate
 from gptlab.errors import ConfigError
 from gptlab.training.beginning import choose_computation
 from gptlab.training.determinism import deterministic
@@ -29,7 +29,7 @@ _RANGE = 1e3
 _AROUND = 3
 # Of the lowest loss so far, from where on there is nothing more to see.
 _EXPLODED = 2.0
-# Of the first loss, from where on it has fallen.
+# Of the first loss, from where on it has fallen; it has risen again where it is as far above.
 _FALLEN = 0.98
 # Of the rate with the lowest loss: there training is at its edge, and a run is longer than this.
 _SHARE = 1 / 5
@@ -88,12 +88,18 @@ def find_learning_rate(config: TrainConfig, *, steps: int = 100) -> LearningRate
 
 
 def suggest(points: Sequence[SearchPoint]) -> float | None:
-    """A share of the rate at which the loss is lowest, in two digits; None if it does not fall.
+    """A share of the rate at the first valley of the losses, in two digits; None if there is none.
 
     Losses are averaged over a few neighbours first, for batches differ.
     """
     losses = _smoothed([point.loss for point in points])
-    lowest = min(range(len(losses)), key=losses.__getitem__, default=0)
+    lowest = 0
+    for place, loss in enumerate(losses):
+        if loss < losses[lowest]:
+            lowest = place
+        elif losses[lowest] <= _FALLEN * losses[0] and loss > losses[lowest] / _FALLEN:
+            # It has been through its valley; what is lower behind it is no place to train at.
+            break
     if not losses or losses[lowest] > _FALLEN * losses[0]:
         return None
     return float(f"{_SHARE * points[lowest].learning_rate:.1e}")
@@ -127,8 +133,7 @@ def _trial(config: TrainConfig, name: str, steps: int) -> TrainConfig:
 
 def _rates(optimizer: str, steps: int) -> list[float]:
     """From lowest to highest, by a constant factor."""
-    plain = OptimizerConfig.model_fields["learning_rate"].default
-    usual: float = OPTIMIZER_DEFAULTS.get(optimizer, {}).get("learning_rate", plain)
+    usual = usual_rate(optimizer)
     return [usual * _RANGE ** (2 * step / (steps - 1) - 1) for step in range(steps)]
 
 

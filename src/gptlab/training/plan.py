@@ -1,5 +1,6 @@
 """What a run will do, and what it will cost, before it does it."""
 
+import math
 import time
 
 from gptlab.config import TrainConfig
@@ -69,13 +70,20 @@ def describe(session: Session, step_seconds: float) -> str:
         f" at {session.tokens_per_step / step_seconds:,.0f} tokens/s",
         f"output   {session.folder}",
     ]
+    warmup = config.warmup_steps or 0
+    if warmup >= session.total_steps:
+        lines.append(
+            f"note     a warm-up of {warmup:,} steps is the whole run; the learning rate does not "
+            "get to its peak, nor down again"
+        )
     if tokens < parameters:
         lines.append(
             "note     the model has more parameters than the text has tokens: it can learn the "
             "text by heart, so watch the evaluation loss"
         )
     share = _evaluation_share(session, steps)
-    if steps and share / (steps + share) > _MUCH:
+    # The last one can't be left out.
+    if _evaluations(session, steps) > 1 and share / (steps + share) > _MUCH:
         lines.append(
             f"note     evaluations take {share / (steps + share):.0%} of the time; a larger "
             "--eval_steps or a smaller evaluation text takes less"
@@ -152,12 +160,17 @@ def _early_ending(config: TrainConfig) -> str:
 
 def _evaluation_share(session: Session, steps: int) -> float:
     """Time of the evaluations in `steps` steps, in steps."""
-    config, number = session.config, 1
+    return _evaluations(session, steps) * _evaluation_batches(session) * _FORWARD_SHARE
+
+
+def _evaluations(session: Session, steps: int) -> int:
+    """How many there are in `steps` steps."""
+    config = session.config
     if config.eval_strategy == "steps":
-        number += steps // config.eval_steps
-    elif config.eval_strategy == "epoch":
-        number += round(session.sampler.epoch(steps))
-    return number * _evaluation_batches(session) * _FORWARD_SHARE
+        return max(1, -(-steps // config.eval_steps))
+    if config.eval_strategy == "epoch":
+        return max(1, math.ceil(session.sampler.epoch(steps)))
+    return 1
 
 
 def _total_seconds(session: Session, step_seconds: float, steps: int) -> float:

@@ -48,8 +48,8 @@ def choose_run(config: TrainConfig) -> Start:
     """The folder that a run writes to, and the checkpoint it goes on from; nothing is created yet.
 
     Without a name it is called after its data, numbered if there is such a run, and `resume`
-    takes the newest of them. Where `resume` is a run or a checkpoint, it goes on there, or beside
-    it under another name.
+    takes the newest of them, or the newest of all where no data are named. Where `resume` is a run
+    or a checkpoint, it goes on there, or beside it under another name.
 
     Raises:
         ConfigError: The run exists, and neither `resume` nor `overwrite` says what to do; what
@@ -57,7 +57,8 @@ def choose_run(config: TrainConfig) -> Start:
         CheckpointError: There is no checkpoint where `resume` says, or it is damaged.
     """
     if isinstance(config.resume, str):
-        start = _start_at(Path(config.resume), config)
+        path, named = Path(config.resume), Path(config.runs_dir, config.resume)
+        start = _start_at(named if named.exists() and not path.exists() else path, config)
     else:
         start = _start_in(_folder_of(config), config)
     _require_writable(start.folder)
@@ -149,8 +150,8 @@ def _checkpoint_at(path: Path) -> Path:
         )
     if saved_settings(checkpoint.parent) is None:
         raise CheckpointError(
-            f"{checkpoint} lies in no run, whose settings it takes to go on; put it back into the "
-            "folder of its run"
+            f"{checkpoint} lies in no run: {checkpoint.parent / CONFIG}, whose settings it takes, "
+            "is missing or damaged; put that file back, or the checkpoint into its run"
         )
     require_whole(checkpoint)
     return checkpoint
@@ -198,6 +199,10 @@ def _require_writable(folder: Path) -> None:
 
 
 def _unnamed(runs: Path, config: TrainConfig) -> Path:
+    if config.resume and "train_data" not in config.model_fields_set and runs.is_dir():
+        any_run = [path for path in runs.iterdir() if saved_settings(path) is not None]
+        if any_run:
+            return max(any_run, key=lambda path: path.stat().st_mtime)
     paths = [Path(path) for path, _ in weighted_paths(config.train_data)]
     others = f"_and_{len(paths) - 1}_more" if len(paths) > 1 else ""
     name = paths[0].resolve().stem

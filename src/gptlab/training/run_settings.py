@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from gptlab.config import TrainConfig
+from gptlab.config.presets import superseded_by
 from gptlab.config.training import AUTO
 from gptlab.errors import ConfigError
 
@@ -94,15 +95,9 @@ def merged(config: TrainConfig, folder: Path) -> TrainConfig:
 
 def _superseded(given: dict[str, Any]) -> dict[str, Any]:
     """Saved settings that exclude what was given say no longer anything."""
-    values: dict[str, Any] = {}
-    if given.get("micro_batch_size") and "gradient_accumulation_steps" not in given:
-        values["gradient_accumulation_steps"] = None
-    if given.get("gradient_accumulation_steps") and "micro_batch_size" not in given:
-        values["micro_batch_size"] = None
-    if "epochs" in given and "max_steps" not in given:
-        values["max_steps"] = None
-    if "save_every_epochs" in given and not {"save_every", "save_strategy"} & given.keys():
-        values |= {"save_every": None, "save_strategy": "auto"}
+    values: dict[str, Any] = dict.fromkeys(superseded_by(given) & MAY_CHANGE)
+    if "save_every" in values and "save_strategy" not in given:
+        values["save_strategy"] = "auto"
     if given.get("save_every") and "save_strategy" not in given:
         values["save_strategy"] = "steps"
     if given.get("save_strategy") in ("epoch", "no") and "save_every" not in given:

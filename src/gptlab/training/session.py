@@ -159,6 +159,14 @@ def open_session(config: TrainConfig, ranks: Ranks | None = None) -> Session:
         tell(f"going on from {start.checkpoint}, after step {state.step:,}")
     elif start.origin is not None:
         tell(f"{start.origin} has no checkpoint to go on from: it starts afresh")
+    elif config.resume:
+        tell(f"there is no run {start.folder} to go on with: it starts afresh")
+    total_steps = config.max_steps or sampler.step_at(config.epochs)
+    if state.step > total_steps:
+        raise ConfigError(
+            f"{start.folder} is at step {state.step:,} already, but would end at {total_steps:,}; "
+            "write a larger --max_steps or --epochs"
+        )
     model.train()
     return Session(
         config=config,
@@ -177,7 +185,7 @@ def open_session(config: TrainConfig, ranks: Ranks | None = None) -> Session:
         average=average,
         scale=scale,
         state=state,
-        total_steps=config.max_steps or sampler.step_at(config.epochs),
+        total_steps=total_steps,
     )
 
 

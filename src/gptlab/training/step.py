@@ -119,7 +119,8 @@ def _leave_out(
         tokenizer=session.inputs.tokenizer,
         rank=ranks.rank if ranks.size > 1 else None,
     )
-    session.say(f"step {bad.step:,} is left out: its loss is {bad.loss:.4g} ({path})")
+    what = f"loss is {bad.loss:.4g}" if not math.isfinite(bad.loss) else f"gradient norm is {norm}"
+    session.say(f"step {bad.step:,} is left out: its {what} ({path})")
     if state.bad_steps < config.max_bad_steps:
         return None
     if ranks.size == 1 or (ranks.is_first and config.parallel == "ddp"):
