@@ -14,11 +14,11 @@ from gptlab.config import TrainConfig
 from gptlab.data import TokenDataset, sequential_batches
 from gptlab.errors import ConfigError
 from gptlab.evaluation.comparison import Comparison, paired_difference, require_scipy
-from gptlab.evaluation.runs import SETTINGS, saved_settings
 from gptlab.model import GPT
 from gptlab.training.inputs import load_inputs
 from gptlab.training.loader import DeviceBatch
 from gptlab.training.precision import Arithmetic, choose_arithmetic
+from gptlab.training.run_settings import CONFIG, saved_config
 
 
 def compare_models(
@@ -125,10 +125,10 @@ def _token_losses(
 
 def _settings_of(checkpoint: Path) -> TrainConfig:
     """The settings of the run that `checkpoint` lies in."""
-    settings = saved_settings(checkpoint.parent)
+    settings = saved_config(checkpoint.parent)
     if settings is None:
         raise ConfigError(
-            f"{checkpoint} lies in no run, whose {SETTINGS} would say what it is evaluated on; "
+            f"{checkpoint} lies in no run, whose {CONFIG} would say what it is evaluated on; "
             "give a run, or a checkpoint in one"
         )
     return settings

@@ -7,10 +7,10 @@ from typing import Any
 from gptlab.config import TrainConfig
 from gptlab.errors import ConfigError
 from gptlab.evaluation.comparison import Comparison, paired_difference, require_scipy
-from gptlab.evaluation.runs import saved_settings
 from gptlab.training import train
 from gptlab.training.inputs import Inputs, load_inputs
 from gptlab.training.metrics import read_metrics
+from gptlab.training.run_settings import saved_config
 
 Say = Callable[[str], None]
 
@@ -103,7 +103,7 @@ def _evaluations(config: TrainConfig, field: str, say: Say) -> list[dict[str, An
 def _require_same_end(config: TrainConfig) -> None:
     """Refuse a run that is there and was to end otherwise, as its learning rates differ too."""
     folder = Path(config.runs_dir, str(config.experiment_name))
-    saved = saved_settings(folder)
+    saved = saved_config(folder)
     if saved is None:
         return
     for name in _WHEN_IT_ENDS:

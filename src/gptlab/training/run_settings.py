@@ -59,6 +59,15 @@ def saved_settings(folder: Path) -> dict[str, Any] | None:
     return values if is_ours else None
 
 
+def saved_config(folder: Path) -> TrainConfig | None:
+    """The settings of the run in `folder`, validated; None where there are none, or bad ones."""
+    values = saved_settings(folder)
+    try:
+        return None if values is None else TrainConfig(**values)
+    except ConfigError:
+        return None
+
+
 def to_text(config: TrainConfig) -> str:
     """What `config.json` of a run holds: all but how it was started."""
     values = config.model_dump(mode="json", exclude={"resume", "overwrite", "quiet"})

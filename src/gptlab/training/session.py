@@ -156,17 +156,8 @@ def open_session(config: TrainConfig, ranks: Ranks | None = None) -> Session:
             start.checkpoint, model=model, optimizers=optimizers, average=average, scale=scale
         )
         _require_same_text(fresh, state, config, start.checkpoint)
-        tell(f"going on from {start.checkpoint}, after step {state.step:,}")
-    elif start.origin is not None:
-        tell(f"{start.origin} has no checkpoint to go on from: it starts afresh")
-    elif config.resume:
-        tell(f"there is no run {start.folder} to go on with: it starts afresh")
-    total_steps = config.max_steps or sampler.step_at(config.epochs)
-    if state.step > total_steps:
-        raise ConfigError(
-            f"{start.folder} is at step {state.step:,} already, but would end at {total_steps:,}; "
-            "write a larger --max_steps or --epochs"
-        )
+    if config.resume:
+        tell(_beginning(start, state))
     model.train()
     return Session(
         config=config,
@@ -185,8 +176,27 @@ def open_session(config: TrainConfig, ranks: Ranks | None = None) -> Session:
         average=average,
         scale=scale,
         state=state,
-        total_steps=total_steps,
+        total_steps=_total_steps(config, sampler, start=start, state=state),
     )
+
+
+def _beginning(start: Start, state: TrainState) -> str:
+    """What `resume` came to."""
+    if start.checkpoint is not None:
+        return f"going on from {start.checkpoint}, after step {state.step:,}"
+    if start.origin is not None:
+        return f"{start.origin} has no checkpoint to go on from: it starts afresh"
+    return f"there is no run {start.folder} to go on with: it starts afresh"
+
+
+def _total_steps(config: TrainConfig, sampler: Sampler, *, start: Start, state: TrainState) -> int:
+    total = config.max_steps or sampler.step_at(config.epochs)
+    if state.step > total:
+        raise ConfigError(
+            f"{start.folder} is at step {state.step:,} already, but would end at {total:,}; write "
+            "a larger --max_steps or --epochs"
+        )
+    return total
 
 
 def _choose(config: TrainConfig) -> tuple[TrainConfig, Start]:
