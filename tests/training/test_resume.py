@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import gptlab
+from gptlab.checkpoint import find_checkpoint
 from gptlab.config import TrainConfig
 from gptlab.errors import CheckpointError, ConfigError
 from gptlab.training import checkpoints, examine, loop, train
@@ -180,6 +181,11 @@ def test_checkpoints_of_a_step_share_their_files(longer):
         assert (path / name / "model.safetensors").samefile(path / "last-8" / "model.safetensors")
     assert (path / "tiny_s8" / "trainer").is_dir()
     assert not (path / "best-8" / "trainer").exists()
+
+
+def test_of_one_step_the_last_is_meant(longer):
+    path = train(longer(save_every=8, max_steps=8)).path
+    assert find_checkpoint(path).name == "last-8"
 
 
 def test_only_the_newest_of_the_kept_checkpoints_stay(longer):

@@ -61,9 +61,10 @@ def _newest(checkpoints: list[Path]) -> Path:
     return newest
 
 
-def _age(folder: Path) -> tuple[float, bool, str]:
-    """What the newest of some checkpoints has the most of."""
-    return step_of(folder), (folder / TRAINER).is_dir(), folder.name
+def _age(folder: Path) -> tuple[float, bool, bool, str]:
+    """What the newest of some checkpoints has the most of; of one step, `last` is meant first."""
+    name = public_name(folder)
+    return step_of(folder), (folder / TRAINER).is_dir(), name.startswith("last-"), name
 
 
 def step_of(checkpoint: Path) -> float:
