@@ -51,6 +51,20 @@ def longer(tiny):
     return make
 
 
+@pytest.fixture
+def saved(monkeypatch) -> list[str]:
+    """The names of what is saved, in order."""
+    names = []
+    plain = checkpoints.write_checkpoints
+
+    def writing(staging, target, *args, **options):
+        names.append(target.name)
+        plain(staging, target, *args, **options)
+
+    monkeypatch.setattr(checkpoints, "write_checkpoints", writing)
+    return names
+
+
 def stop_after(monkeypatch, step: int, action) -> None:
     plain = loop.train_step
 
@@ -193,15 +207,7 @@ def test_only_the_newest_of_the_kept_checkpoints_stay(longer):
     assert sorted(folder.name for folder in path.glob("tiny_s*")) == ["tiny_s24", "tiny_s28"]
 
 
-def test_without_a_strategy_a_run_saves_at_its_end_alone(longer, monkeypatch):
-    saved = []
-    plain = checkpoints.write_checkpoints
-
-    def writing(staging, target, *args, **options):
-        saved.append(target.name)
-        plain(staging, target, *args, **options)
-
-    monkeypatch.setattr(checkpoints, "write_checkpoints", writing)
+def test_without_a_strategy_a_run_saves_at_its_end_alone(longer, saved, monkeypatch):
     train(longer(save_strategy="no"))
     assert saved == ["last-30"]
     stop_after(monkeypatch, 7, interrupted)
@@ -444,15 +450,7 @@ def test_quiet_is_not_remembered(longer, monkeypatch, capsys):
     assert "done after 2 steps" in capsys.readouterr().out
 
 
-def test_an_interrupt_at_an_evaluation_saves_once(longer, monkeypatch):
-    saved = []
-    plain = checkpoints.write_checkpoints
-
-    def writing(staging, target, *args, **options):
-        saved.append(target.name)
-        plain(staging, target, *args, **options)
-
-    monkeypatch.setattr(checkpoints, "write_checkpoints", writing)
+def test_an_interrupt_at_an_evaluation_saves_once(longer, saved, monkeypatch):
     stop_after(monkeypatch, 9, interrupted)
     train(longer(experiment_name="stopped", eval_steps=9))
     assert saved.count("last-9") == 1

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 
 from gptlab.checkpoint import find_checkpoint, load
 from gptlab.config import TrainConfig
@@ -17,6 +16,7 @@ from gptlab.evaluation.comparison import Comparison, paired_difference, require_
 from gptlab.model import GPT
 from gptlab.training.inputs import load_inputs
 from gptlab.training.loader import DeviceBatch
+from gptlab.training.losses import target_losses
 from gptlab.training.precision import Arithmetic, choose_arithmetic
 from gptlab.training.run_settings import CONFIG, saved_config
 
@@ -116,10 +116,7 @@ def _token_losses(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     with arithmetic.autocast():
         logits_BTV = model(batch.inputs, documents=batch.documents, positions=batch.positions)
-    losses = F.cross_entropy(
-        logits_BTV.float().flatten(0, 1), batch.targets.flatten(), reduction="none"
-    )
-    losses_BT = losses.view(batch.targets.shape)
+    losses_BT = target_losses(logits_BTV, batch.targets).nats
     return losses_BT, torch.ones_like(losses_BT) if batch.weights is None else batch.weights
 
 

@@ -19,6 +19,7 @@ from gptlab.config import OptimizerConfig
 from gptlab.config.learning import usual_rate
 from gptlab.errors import CheckpointError, TrainingError
 from gptlab.tokenizer import Tokenizer
+from gptlab.training.dtensors import local
 from gptlab.training.files import replace_text
 from gptlab.training.loader import DeviceBatch
 from gptlab.training.losses import LossSums
@@ -54,7 +55,7 @@ def nonfinite_gradients(model: nn.Module) -> tuple[str, ...]:
     return tuple(
         name
         for name, parameter in model.named_parameters()
-        if parameter.grad is not None and not _is_finite(parameter.grad)
+        if parameter.grad is not None and not bool(local([parameter.grad])[0].isfinite().all())
     )
 
 
@@ -149,13 +150,6 @@ def too_many(bad: BadStep, *, count: int, path: Path, config: OptimizerConfig) -
         f"{bad.loss:.4g} and a gradient norm of {bad.gradient_norm:.4g}; start again with "
         f"{_listed(remedies)}; its batch is in {path}"
     )
-
-
-def _is_finite(gradient: torch.Tensor) -> bool:
-    from torch.distributed.tensor import DTensor
-
-    own = gradient.to_local() if isinstance(gradient, DTensor) else gradient
-    return bool(own.isfinite().all())
 
 
 def _other_precisions(precision: str) -> list[str]:

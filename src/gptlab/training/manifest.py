@@ -24,6 +24,7 @@ import torch
 import gptlab
 from gptlab.config import TrainConfig
 from gptlab.training.files import replace_text
+from gptlab.training.run_settings import lasting
 
 FILE = "manifest.json"
 # A working directory on a slow disk is no reason to wait for long.
@@ -51,7 +52,7 @@ def write_manifest(
         world_size: Number of processes that train together.
         after_step: The step after which this session begins.
     """
-    settings = config.model_dump(mode="json", exclude={"resume", "overwrite", "quiet"})
+    settings = lasting(config)
     former = read_manifest(folder)
     session = {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),

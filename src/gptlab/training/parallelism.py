@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
+from gptlab.training.dtensors import whole
 from gptlab.training.objective import Objective
 from gptlab.training.ranks import Ranks
 
@@ -100,4 +100,4 @@ def resharded(module: nn.Module) -> Iterator[None]:
 def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
     """Euclidean norm of all gradients, those of other ranks' parts included; a float32 scalar."""
     norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-    return norm.full_tensor() if isinstance(norm, DTensor) else norm
+    return whole(norm)

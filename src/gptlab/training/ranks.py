@@ -91,10 +91,6 @@ class Ranks:
         """Whether `flag` is set in some process."""
         return self.min(0 if flag else 1) == 0
 
-    def wait(self) -> None:
-        """Return when all processes have come here."""
-        self.min(0)
-
     def share(self, value: Any) -> Any:
         """What the first process gives as `value`, in all of them; something that JSON can hold."""
         if self.size == 1:

@@ -69,9 +69,13 @@ def saved_config(folder: Path) -> TrainConfig | None:
 
 
 def to_text(config: TrainConfig) -> str:
-    """What `config.json` of a run holds: all but how it was started."""
-    values = config.model_dump(mode="json", exclude={"resume", "overwrite", "quiet"})
-    return json.dumps(values, indent=1) + "\n"
+    """What `config.json` of a run holds."""
+    return json.dumps(lasting(config), indent=1) + "\n"
+
+
+def lasting(config: TrainConfig) -> dict[str, Any]:
+    """The settings as JSON holds them, all but how the run was started."""
+    return config.model_dump(mode="json", exclude={"resume", "overwrite", "quiet"})
 
 
 def merged(config: TrainConfig, folder: Path) -> TrainConfig:

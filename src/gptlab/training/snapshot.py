@@ -16,10 +16,10 @@ from gptlab.checkpoint.tensors import write_tensors
 from gptlab.config import ModelConfig
 from gptlab.errors import CheckpointError
 from gptlab.training import sharded
+from gptlab.training.dtensors import is_sharded, whole
 from gptlab.training.loss_scale import LossScale
 from gptlab.training.state import (
     TrainState,
-    is_sharded,
     parameter_of,
     restore_tensors,
     training_tensors,
@@ -57,13 +57,13 @@ def take_snapshot(session: "Session") -> Snapshot:
     if average is not None:
         weights |= average.tensors()
     tensors = training_tensors(model, session.optimizers, average)
-    whole = {name: tensor for name, tensor in tensors.items() if not is_sharded(tensor)}
+    unsharded = {name: tensor for name, tensor in tensors.items() if not is_sharded(tensor)}
     keep = session.ranks.is_first
     snapshot = Snapshot(
         step=session.state.step,
         config=model.config,
         model=_copies(weights, keep=keep),
-        trainer=_copies(whole, keep=keep),
+        trainer=_copies(unsharded, keep=keep),
         state={
             "version": VERSION,
             "state": session.state.as_json(),
@@ -160,9 +160,9 @@ def _copies(tensors: Mapping[str, Tensor], *, keep: bool) -> dict[str, Tensor]:
     """Whole tensors in the memory of the CPU; empty, but gathered alike, unless `keep`."""
     copies = {}
     for name, tensor in tensors.items():
-        whole = tensor.full_tensor() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
+        gathered = whole(tensor)
         if keep:
-            copies[name] = _copy(whole.detach())
+            copies[name] = _copy(gathered.detach())
     return copies
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from gptlab.errors import CheckpointError
+from gptlab.training.dtensors import is_sharded
 from gptlab.training.weight_average import WeightAverage
 
 _OPTIMIZER = "optimizer/"
@@ -155,11 +156,6 @@ def parameter_of(label: str) -> tuple[str, str | None]:
         return label.removeprefix(_WEIGHTS), None
     name, _, key = label.removeprefix(_OPTIMIZER).rpartition(":")
     return name, key
-
-
-def is_sharded(tensor: Tensor) -> bool:
-    """Whether each process holds a part of it: a DTensor."""
-    return hasattr(tensor, "full_tensor")
 
 
 def _fill(

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from gptlab.errors import CheckpointError
-from gptlab.training.optimizers.shards import local
+from gptlab.training.dtensors import local
 
 
 class WeightAverage:

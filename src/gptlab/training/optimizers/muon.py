@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gptlab.training.dtensors import local, own_part, whole
 from gptlab.training.optimizers.base import GroupedOptimizer, gradients
-from gptlab.training.optimizers.shards import local, own_part, whole
 
 # Jordan's quintic, which brings singular values near 1 in few steps: into about 0.7 to 1.2.
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gptlab.training.dtensors import local
 from gptlab.training.optimizers.base import GroupedOptimizer, gradients
-from gptlab.training.optimizers.shards import local
 
 
 class SGD(GroupedOptimizer):

@@ -5,22 +5,24 @@ from collections.abc import Iterable
 from torch import Tensor
 
 
+def is_sharded(tensor: Tensor) -> bool:
+    """Whether each process holds a part of it: a DTensor."""
+    return hasattr(tensor, "full_tensor")
+
+
 def local(tensors: Iterable[Tensor]) -> list[Tensor]:
     """This rank's part of each tensor, in the same memory; a tensor that is not sharded itself."""
-    return [tensor.to_local() if hasattr(tensor, "to_local") else tensor for tensor in tensors]
+    return [t.to_local() if is_sharded(t) else t for t in tensors]  # type: ignore[attr-defined]
 
 
 def whole(tensor: Tensor) -> Tensor:
     """All of a tensor, gathered from the ranks where it is sharded."""
-    if not hasattr(tensor, "full_tensor"):
-        return tensor
-    gathered: Tensor = tensor.full_tensor()
-    return gathered
+    return tensor.full_tensor() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
 
 
 def own_part(tensor: Tensor, *, like: Tensor) -> Tensor:
     """What this rank keeps of `tensor`, which every rank has whole, if it is sharded as `like`."""
-    if not hasattr(like, "device_mesh"):
+    if not is_sharded(like):
         return tensor
     # Loaded already, by whoever made the shards.
     from torch.distributed.tensor import DTensor, Replicate
