@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measure import available_cores, machine, print_table, write_result
+from measure import available_cores, machine
+from report import publish
 
 import gptlab
 from gptlab.config import PrepareConfig, TrainConfig
@@ -209,11 +210,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as place:
         results = measure(Path(place))
-    rows = [
-        (split, *(f"{value:.1e}" for value in values.values())) for split, values in results.items()
-    ]
-    print_table(("split", *LOSSES, "loss of a run, nats"), rows)
-    write_result(
+    publish(
         "batch_splits-cpu",
         {
             "benchmark": "batch_splits",

@@ -24,7 +24,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from measure import available_cores, machine, print_table, write_result
+from measure import available_cores, machine
+from report import publish
 
 from gptlab.checkpoint import load_tensors
 from gptlab.data import toy
@@ -193,22 +194,8 @@ def main() -> None:
             (folder / "stories.txt").write_text(text)
             results[name] = kill_and_resume(name, folder, runs=args.runs, chance=chance)
         print(name, results[name], flush=True)
-    rows = [
-        (
-            name,
-            str(counts.runs),
-            str(counts.kills),
-            str(counts.kills_before_a_checkpoint),
-            str(counts.kills_while_writing),
-            f"{counts.compared:,} ({counts.bytes / 1e6:.1f} MB)",
-            str(len(counts.differing)),
-        )
-        for name, counts in results.items()
-    ]
-    header = ("run", "runs", "kills", "before a checkpoint", "while one was written")
-    print_table((*header, "tensors and records compared", "differing"), rows)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    write_result(
+    publish(
         f"kill_and_resume-{device}",
         {
             "benchmark": "kill_and_resume",

@@ -136,12 +136,23 @@ def machine(packages: Sequence[str], *, cores: int) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True)
+class Table:
+    """A table: text in the first column, numbers in the others; as a string it is Markdown."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    caption: str = ""
+
+    def __str__(self) -> str:
+        lines = [f"{self.caption}:\n"] if self.caption else []
+        lines += [f"| {' | '.join(self.header)} |", f"|---{'|--:' * (len(self.header) - 1)}|"]
+        return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in self.rows)])
+
+
 def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table in Markdown: text in the first column, numbers in the others."""
-    print(f"\n| {' | '.join(header)} |\n|---{'|--:' * (len(header) - 1)}|")
-    for row in rows:
-        print(f"| {' | '.join(row)} |")
-    print()
+    """Print a table in Markdown."""
+    print(f"\n{Table(header, list(rows))}\n")
 
 
 def write_result(name: str, result: dict[str, Any]) -> None:

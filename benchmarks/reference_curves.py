@@ -21,7 +21,8 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from measure import machine, print_table, write_result
+from measure import machine
+from report import publish
 
 from gptlab.config import DatasetConfig, LossConfig, ModelConfig, OptimizerConfig, TrainConfig
 from gptlab.training import reference
@@ -116,7 +117,7 @@ def make_curves() -> None:
 
 def compare_faults() -> None:
     known = reference.read_reference()
-    rows, results = [], {}
+    results = {}
     for kind, changes_by_name in (("rounding", WAYS), ("fault", FAULTS)):
         for name, changes in changes_by_name.items():
             with tempfile.TemporaryDirectory() as folder:
@@ -131,12 +132,8 @@ def compare_faults() -> None:
                 "from_seed_0": round(check.from_seed_0, 6),
                 "in_band": check.in_band,
             }
-            place = f"{check.worst.split} {check.worst.step}"
-            figures = (f"{check.deviations:.1f}", place, f"{check.from_seed_0:.4f}")
-            rows.append((name, *figures, "yes" if check.in_band else "no"))
-            print(*rows[-1], flush=True)
-    print_table(("run", "deviations", "at", "nats from seed 0's curve", "in the band"), rows)
-    write_result(
+            print(name, results[name], flush=True)
+    publish(
         "reference_curves-cpu",
         {
             "benchmark": "reference_curves",

@@ -20,7 +20,8 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from measure import available_cores, machine, print_table, write_result
+from measure import available_cores, machine
+from report import publish
 
 from gptlab import TrainConfig
 from gptlab.data import toy
@@ -112,13 +113,8 @@ def main() -> None:
     total = seconds[RUN]
     shares = {name: value / total for name, value in seconds.items()}
     shares["overhead together"] = sum(shares[name] for name in OVERHEADS)
-    rows = [
-        (name, str(calls.get(name, "")), f"{share * total:,.2f}", f"{share:.2%}")
-        for name, share in shares.items()
-    ]
-    print_table(("part", "times", "seconds", "share of the run"), rows)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    write_result(
+    publish(
         f"training_overhead-{device}",
         {
             "benchmark": "training_overhead",

@@ -17,6 +17,14 @@ def one_thread():
 
 
 @pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory):
+    """What runs measure of this machine is kept for the suite alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
 def interruptible():
     """A suite that is started in the background inherits an ignored Ctrl-C."""
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from gptlab.config import ModelConfig
 from gptlab.errors import BackendError
 from gptlab.model import attend
-from gptlab.model.attention import Attention, Context
+from gptlab.model.attention import Attention, Context, usual_backend
 
-BACKENDS = ("reference", "sdpa", "auto")
+BACKENDS = ("reference", "sdpa", "blocked", "auto")
 
 
 def slow_attention(q, k, v, *, causal, mask=None):
@@ -77,6 +77,44 @@ def test_agrees_with_a_loop_in_float64(backend, problem):
     torch.testing.assert_close(gradients, expected_gradients)
 
 
+@pytest.mark.parametrize(("length", "held"), [(64, 0), (65, 3), (130, 0), (300, 40)])
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("masked", [True, False])
+def test_blocks_of_queries_come_to_the_whole(length, held, causal, masked):
+    inputs = random_inputs(0, 2, length, length + held, 4, 2, 4)
+    mask = None
+    if masked:
+        generator = torch.Generator().manual_seed(1)
+        mask = torch.rand(2, length, length + held, generator=generator) < 0.5
+        mask[:, :, 0] = True
+    expected, actual = (
+        attend(*inputs, backend=backend, causal=causal, mask_BTS=mask)
+        for backend in ("reference", "blocked")
+    )
+    torch.testing.assert_close(actual, expected)
+    gradients = (torch.autograd.grad(x.square().sum(), inputs) for x in (expected, actual))
+    torch.testing.assert_close(*gradients)
+
+
+def test_the_gradient_of_blocks_with_dropout_is_that_of_the_masks_drawn():
+    inputs = random_inputs(0, 1, 70, 70, 2, 1, 2)
+
+    def dropped(*inputs):
+        torch.manual_seed(5)
+        return attend(*inputs, backend="blocked", dropout=0.3)
+
+    assert torch.autograd.gradcheck(dropped, inputs, fast_mode=True)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "length", "expected"),
+    [(torch.bfloat16, 2, "blocked"), (torch.bfloat16, 1, "sdpa"), (torch.float32, 2, "sdpa")],
+)
+def test_what_auto_means_on_a_cpu(dtype, length, expected):
+    assert usual_backend(torch.device("cpu"), dtype, length=length) == expected
+    assert usual_backend(torch.device("cuda"), dtype, length=length) == "sdpa"
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_16_bit_result_is_near_and_keeps_its_dtype(backend):
     inputs = random_inputs(0, 2, 6, 9, 4, 2, 8, dtype=torch.float32)
@@ -97,7 +135,7 @@ def test_dropout_drops_whole_weights_and_scales_the_rest(backend):
     assert not torch.equal(dropped, weights)
 
 
-@pytest.mark.parametrize("backend", ["reference", "sdpa"])
+@pytest.mark.parametrize("backend", ["reference", "sdpa", "blocked"])
 def test_the_layer_drops_in_training_and_only_then(backend):
     config = ModelConfig(embed_dim=8, n_heads=2, dropout=0.5, positions="none", attention=backend)
     layer = Attention(config)

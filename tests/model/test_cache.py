@@ -52,7 +52,7 @@ def test_any_chunking_equals_the_full_forward(positions, n_kv_heads):
 
 
 @pytest.mark.parametrize("positions", POSITIONS)
-@pytest.mark.parametrize("backend", ["reference", "sdpa"])
+@pytest.mark.parametrize("backend", ["reference", "sdpa", "blocked"])
 @torch.no_grad()
 def test_rows_of_different_lengths_equal_their_full_forwards(positions, backend):
     model = tiny(positions=positions, attention=backend, n_kv_heads=2)

@@ -11,7 +11,7 @@ from gptlab.model import GPT, KVCache
 
 SMALL = {"vocab_size": 13, "seq_len": 20, "embed_dim": 16, "num_layers": 2, "n_heads": 4}
 POSITIONS = ["rope", "sinusoidal", "learned", "none"]
-BACKENDS = ["reference", "sdpa", "auto"]
+BACKENDS = ["reference", "sdpa", "blocked", "auto"]
 VARIANTS = [
     {"norm": "rmsnorm", "qk_norm": True, "n_kv_heads": 2},
     {"norm": "layernorm", "bias": True, "activation": "gelu", "qk_norm": False},

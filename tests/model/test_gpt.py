@@ -19,7 +19,7 @@ def random_tokens(rows, length):
     return torch.randint(13, (rows, length), generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("backend", ["reference", "sdpa"])
+@pytest.mark.parametrize("backend", ["reference", "sdpa", "blocked"])
 @pytest.mark.parametrize("positions", ["rope", "sinusoidal", "learned", "none"])
 def test_a_token_moves_no_logits_before_it(backend, positions):
     model = tiny(positions=positions, attention=backend, n_kv_heads=2, qk_norm=True).eval()

@@ -129,7 +129,7 @@ def llama_weights(theirs):
 
 
 @pytest.mark.parametrize("make_pair", [gpt2_pair, llama_pair, qwen3_pair])
-@pytest.mark.parametrize("backend", ["reference", "sdpa"])
+@pytest.mark.parametrize("backend", ["reference", "sdpa", "blocked"])
 def test_logits_and_gradients(make_pair, backend, monkeypatch):
     torch.manual_seed(0)
     theirs, ours, as_ours = make_pair()

@@ -5,7 +5,6 @@ from gptlab.errors import BackendError
 from gptlab.training.compiling import choose_forward
 from gptlab.training.ranks import Ranks
 
-GPU, CPU = torch.device("cuda"), torch.device("cpu")
 MODULE = torch.nn.Identity()
 
 
@@ -17,11 +16,9 @@ def raising(_subject: object) -> object:
     raise RuntimeError("no compiler here\nlong explanation")
 
 
-def choose(device, mode, *, try_out=lambda _forward: None, ranks=Ranks()):  # noqa: B008
+def choose(mode, *, try_out=lambda _forward: None, ranks=Ranks()):  # noqa: B008
     lines: list[str] = []
-    chosen = choose_forward(
-        MODULE, mode, device=device, try_out=try_out, say=lines.append, ranks=ranks
-    )
+    chosen = choose_forward(MODULE, mode, try_out=try_out, say=lines.append, ranks=ranks)
     return chosen, lines
 
 
@@ -32,22 +29,21 @@ class Job(Ranks):
         return True
 
 
-@pytest.mark.parametrize(("device", "mode"), [(GPU, "off"), (CPU, "auto")])
-def test_not_compiled(monkeypatch, device, mode):
+def test_not_compiled(monkeypatch):
     monkeypatch.setattr(torch, "compile", raising)
-    assert choose(device, mode) == (MODULE, [])
+    assert choose("off") == (MODULE, [])
 
 
-@pytest.mark.parametrize(("device", "mode"), [(GPU, "auto"), (CPU, "on")])
-def test_compiled(monkeypatch, device, mode):
+@pytest.mark.parametrize("mode", ["auto", "on"])
+def test_compiled(monkeypatch, mode):
     monkeypatch.setattr(torch, "compile", lambda _model: compiled)
-    assert choose(device, mode) == (compiled, [])
+    assert choose(mode) == (compiled, [])
 
 
 @pytest.mark.parametrize("place", ["compile", "first step"])
 def test_auto_falls_back_with_one_line(monkeypatch, place):
     monkeypatch.setattr(torch, "compile", raising if place == "compile" else lambda _: compiled)
-    forward, lines = choose(GPU, "auto", try_out=raising)
+    forward, lines = choose("auto", try_out=raising)
     assert forward is MODULE
     assert len(lines) == 1
     assert lines[0].endswith("no compiler here")
@@ -55,7 +51,7 @@ def test_auto_falls_back_with_one_line(monkeypatch, place):
 
 def test_where_it_fails_in_one_process_all_fall_back(monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda _model: compiled)
-    forward, lines = choose(GPU, "auto", ranks=Job(size=2))
+    forward, lines = choose("auto", ranks=Job(size=2))
     assert forward is MODULE
     assert lines == [
         "torch.compile fails here, so the run goes on without it: it does in another process"
@@ -66,7 +62,7 @@ def test_where_it_fails_in_one_process_all_fall_back(monkeypatch):
 def test_on_raises(monkeypatch, place):
     monkeypatch.setattr(torch, "compile", raising if place == "compile" else lambda _: compiled)
     with pytest.raises(BackendError, match="no compiler here; write --compile off") as error:
-        choose(CPU, "on", try_out=raising)
+        choose("on", try_out=raising)
     assert "\n" not in str(error.value)
 
 
@@ -75,4 +71,4 @@ def test_an_error_without_words_is_named_by_its_kind(monkeypatch):
         raise NotImplementedError
 
     monkeypatch.setattr(torch, "compile", silent)
-    assert choose(GPU, "auto")[1][0].endswith("NotImplementedError")
+    assert choose("auto")[1][0].endswith("NotImplementedError")

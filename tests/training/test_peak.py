@@ -3,11 +3,12 @@ import torch
 
 from gptlab.training import peak
 from gptlab.training.peak import peak_flops
+from gptlab.training.precision import Arithmetic
 
 
 def of(monkeypatch, name: str, precision: str = "bf16") -> float | None:
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _device: name)
-    return peak_flops(torch.device("cuda"), precision)
+    return peak_flops(Arithmetic(torch.device("cuda"), precision))
 
 
 @pytest.mark.parametrize(
@@ -52,7 +53,16 @@ def test_older_gpus_lack_bf16(monkeypatch, name):
 
 
 def test_a_cpu_has_none():
-    assert peak_flops(torch.device("cpu"), "fp32") is None
+    assert peak_flops(Arithmetic(torch.device("cpu"), "fp32"), devices=2) is None
+
+
+def test_a_cpu_is_measured_once(monkeypatch):
+    cpu = Arithmetic(torch.device("cpu"), "fp32")
+    rate = peak_flops(cpu)
+    assert rate is not None
+    assert rate > 1e8
+    monkeypatch.setattr(torch.Tensor, "__matmul__", None)
+    assert peak_flops(cpu) == rate
 
 
 def test_tensor_cores_are_the_faster_ones_in_each_row():

@@ -15,7 +15,7 @@ from gptlab.tokenizer import BPETokenizer
 from gptlab.training import loop, train
 from gptlab.training.inputs import Inputs, load_inputs
 from gptlab.training.metrics import read_metrics
-from gptlab.training.plan import describe
+from gptlab.training.plan import Cost, describe
 from gptlab.training.session import open_session
 from gptlab.training.sources import weighted_paths
 
@@ -173,7 +173,7 @@ def test_the_plan_counts_what_an_evaluation_reads(tiny, prepare):
     session = open_session(config)
     (dev,) = session.inputs.evaluation
     windows = WindowSampler(dev, seq_len=16, batch_size=1, seed=0, shuffle=False).num_windows
-    plan = describe(session, 1.0)
+    plan = describe(session, Cost(1.0, 0))
     assert f"training tokens, {windows * 16:,} evaluation tokens" in plan
     assert windows * 16 > 2 * len(dev)
     assert _seconds(plan) == round(20 + windows / 4 / 3)
@@ -185,7 +185,7 @@ def test_the_plan_counts_the_targets_of_chunks(tiny, prepare, short):
     prepare("cats", TEXTS, dev=texts, mode="chunk", seq_len=16, short=short)
     session = open_session(tiny(train_data="cats", vocab_size=260, max_steps=1))
     targets, windows = (62 - 1, 2 + 3 + 1) if short == "keep" else (3 * 16, 3)
-    plan = describe(session, 12.0)
+    plan = describe(session, Cost(12.0, 0))
     assert f"training tokens, {targets:,} evaluation tokens" in plan
     assert _seconds(plan) == 12 + windows
 

@@ -11,7 +11,7 @@ Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 Positions = Literal["rope", "sinusoidal", "learned", "none"]
 Norm = Literal["layernorm", "rmsnorm"]
 Activation = Literal["gelu", "gelu_tanh", "swiglu", "relu2"]
-AttentionBackend = Literal["auto", "reference", "sdpa", "flash"]
+AttentionBackend = Literal["auto", "reference", "sdpa", "blocked", "flash"]
 
 
 class ModelConfig(Settings):

@@ -14,9 +14,12 @@ from torch import Tensor, nn
 
 from gptlab.config import ModelConfig
 from gptlab.errors import BackendError
+from gptlab.model.blocked import blocked_attention
 from gptlab.model.cache import LayerCache
 from gptlab.model.flash import flash_attention
 from gptlab.model.positions import rotate
+
+BACKENDS = ("auto", "reference", "sdpa", "blocked", "flash")
 
 
 class Context(NamedTuple):
@@ -43,18 +46,25 @@ def attend(
     A causal mask is aligned to the last key: query t sees keys up to S - T + t, so new tokens
     after cached ones need no mask of their own. `mask_BTS` is bool, True where a query may look;
     it narrows the causal rule where both are given, and every query must see some key.
-    `auto` is PyTorch's own kernel choice, which has a kernel for every device.
+    `auto` is `blocked` for 16-bit numbers on a CPU, and otherwise `sdpa`, PyTorch's own choice of
+    a kernel, which has one for every device.
 
     Raises:
         BackendError: The named backend can't serve this device, dtype or mask.
     """
+    if backend == "auto":
+        backend = usual_backend(q_BTHK.device, q_BTHK.dtype, length=q_BTHK.shape[1])
     if backend == "reference":
         return _reference(q_BTHK, k_BSHK, v_BSHK, causal, mask_BTS, dropout)
-    if backend in ("sdpa", "auto"):
+    if backend == "sdpa":
         return _sdpa(q_BTHK, k_BSHK, v_BSHK, causal, mask_BTS, dropout)
+    if backend == "blocked":
+        return blocked_attention(
+            q_BTHK, k_BSHK, v_BSHK, causal=causal, mask_BTS=mask_BTS, dropout=dropout
+        )
     if backend != "flash":
         raise BackendError(
-            f"there is no attention backend '{backend}'; known: auto, reference, sdpa, flash"
+            f"there is no attention backend '{backend}'; known: {', '.join(BACKENDS)}"
         )
     if mask_BTS is not None:
         raise BackendError(
@@ -62,6 +72,11 @@ def attend(
             "write --attention auto"
         )
     return flash_attention(q_BTHK, k_BSHK, v_BSHK, causal=causal, dropout=dropout)
+
+
+def usual_backend(device: torch.device, dtype: torch.dtype, *, length: int) -> str:
+    """What `auto` means for `length` queries."""
+    return "blocked" if device.type == "cpu" and dtype.itemsize == 2 and length > 1 else "sdpa"
 
 
 def _reference(
@@ -129,7 +144,7 @@ class Attention(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.head_dim = config.head_dim
-        self.backend = config.attention
+        self.backend: str = config.attention
         self.dropout = config.dropout
         self.widths = [config.embed_dim, *[config.kv_heads * config.head_dim] * 2]
         self.qkv_proj = nn.Linear(config.embed_dim, sum(self.widths), bias=config.bias)

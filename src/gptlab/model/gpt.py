@@ -5,7 +5,7 @@ Letters: B batch, T new tokens, S tokens held, D model width, V vocabulary.
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Self
+from typing import Self, cast
 
 import torch
 import torch.nn.functional as F
@@ -142,6 +142,11 @@ class GPT(nn.Module):
         cap = self.config.logit_soft_cap
         # Gemma 2, https://arxiv.org/abs/2408.00118, section 2.
         return logits if cap is None else cap * torch.tanh(logits / cap)
+
+    def use_attention(self, backend: str) -> None:
+        """Compute attention by another backend than the configuration names."""
+        for block in self.blocks:
+            cast(Block, block).attention.backend = backend
 
     def num_parameters(self) -> int:
         """Number of trainable values; a shared matrix counts once."""

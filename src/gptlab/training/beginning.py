@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
-from gptlab.training.compiling import choose_forward
+from gptlab.config.training import AUTO
+from gptlab.training.compiling import forward_and_cost
 from gptlab.training.examine import drop_later_samples
 from gptlab.training.manifest import write_manifest
 from gptlab.training.metrics import MetricsLog
@@ -14,11 +15,23 @@ from gptlab.training.plan import describe, later_memory, probe
 from gptlab.training.run_creation import created_run
 from gptlab.training.session import Session
 from gptlab.training.sinks import open_sinks
+from gptlab.training.tuning import choose_attention
 
 
 def choose_computation(session: Session) -> tuple[Session, Forward]:
-    """In how many parts a batch is computed, and by which forward pass; then the plan is said."""
-    config, ranks = session.config, session.ranks
+    """How the run computes: its attention, the parts of a batch, compiled or not; then the plan.
+
+    What the settings leave open is as the state says, if it comes from a device of this kind.
+    """
+    config, ranks, state = session.config, session.ranks, session.state
+    kind = session.arithmetic.device.type
+    before = state.computation if state.computation.get("device") == kind else {}
+    backend = before.get("attention") if config.attention == AUTO else None
+    if backend is None:
+        backend = ranks.share(
+            choose_attention(session.model.config, session.arithmetic) if ranks.is_first else None
+        )
+    session.model.use_attention(backend)
     rows = -(-config.batch_size // ranks.size)
     parts = choose_parts(
         config,
@@ -29,19 +42,15 @@ def choose_computation(session: Session) -> tuple[Session, Forward]:
         say=session.say,
         reserve=later_memory(session),
     )
-    if config.micro_batch_size == "auto":
+    if config.micro_batch_size == AUTO:
         # Going on from a checkpoint computes in the same parts.
         config = config.replace(micro_batch_size=-(-rows // parts))
     session = replace(session, config=config, parts=parts)
-    forward = choose_forward(
-        session.module,
-        config.compile,
-        device=session.arithmetic.device,
-        try_out=lambda forward: probe(session, forward, travels=False),
-        say=session.say,
-        ranks=ranks,
-    )
-    session.say(describe(session, probe(session, forward)))
+    compiled = before.get("compile") if config.compile == AUTO else None
+    forward, cost = forward_and_cost(session, before=compiled)
+    is_compiled = "off" if forward is session.module else "on"
+    state.computation = {"device": kind, "attention": backend, "compile": is_compiled}
+    session.say(describe(session, cost))
     return session, forward
 
 

@@ -1,21 +1,72 @@
-"""torch.compile where it pays, and without it where it fails."""
+"""torch.compile where it pays, and without it where it does not or fails."""
 
+import time
 from collections.abc import Callable
 
 import torch
 from torch import nn
-from torch.distributed.fsdp import FSDPModule
 
 from gptlab.errors import BackendError
+from gptlab.training.dtensors import is_sharded
+from gptlab.training.machine import recalled, remember
 from gptlab.training.objective import Forward
+from gptlab.training.plan import Cost, probe, quick_probe, run_seconds
 from gptlab.training.ranks import Ranks
+from gptlab.training.session import Session
+
+# What compiling brings and costs on a CPU, as long as nobody has tried it there. The code of a
+# layer is made for each of them, so that deep models take longer.
+_USUAL_SPEEDUP, _SECONDS, _SECONDS_A_LAYER = 1.2, 10.0, 8.0
+# How many times its cost it must save: an estimate may be wrong, and a run may end early.
+_MARGIN = 2.0
+
+
+def forward_and_cost(session: Session, *, before: str | None = None) -> tuple[Forward, Cost]:
+    """The forward pass that the run's settings ask for or that serves it best, and its cost.
+
+    With `--compile auto`, a GPU compiles. A CPU does where that will save more time than it takes:
+    how much either is was measured when this machine last compiled the like, or is assumed. Where
+    the plain pass turns out to be no slower, the run keeps to it.
+
+    Args:
+        session: The run.
+        before: What `auto` came to in the session of the run that this one goes on from.
+    """
+    mode, is_open = session.config.compile, session.config.compile == "auto" and before is None
+    device, ranks = session.arithmetic.device, session.ranks
+    plain: Cost | None = None
+    if mode == "auto" and before == "off":
+        mode = "off"
+    elif is_open and device.type != "cuda":
+        plain = quick_probe(session)
+        if device.type != "cpu" or ranks.size > 1 or not _pays(session, plain):
+            return session.module, plain
+        plain = probe(session, session.module)
+    start = time.perf_counter()
+    forward = choose_forward(
+        session.module,
+        mode,
+        try_out=lambda forward: probe(session, forward, travels=False),
+        say=session.say,
+        ranks=ranks,
+    )
+    if forward is session.module:
+        return forward, quick_probe(session)
+    cost = probe(session, forward)
+    if plain is not None:
+        seconds = time.perf_counter() - start
+        gain = {"speedup": plain.seconds / cost.seconds, "seconds": seconds}
+        remember(_name(session), gain)
+        if gain["speedup"] < 1:
+            session.say("torch.compile makes nothing faster here, so the run goes on without it")
+            return session.module, plain
+    return forward, cost
 
 
 def choose_forward(
     module: nn.Module,
     mode: str,
     *,
-    device: torch.device,
     try_out: Callable[[Forward], object],
     say: Callable[[str], None],
     ranks: Ranks,
@@ -24,8 +75,7 @@ def choose_forward(
 
     Args:
         module: The objective, on its device, perhaps spread over several.
-        mode: `on`, `off`, or `auto`: on a GPU, falling back in all processes if it fails in one.
-        device: Where it computes.
+        mode: `on`, `off`, or `auto`: falling back in all processes if it fails in one.
         try_out: Runs a step with what it is given; whatever that raises counts as failing. No
             gradients may travel in it, as one process may fail where others do not.
         say: Told in a line of a fallback.
@@ -35,7 +85,7 @@ def choose_forward(
         BackendError: Compiling fails, and `mode` is `on` or the module is sharded: those who come
             together in each pass can't go different ways.
     """
-    if mode == "off" or (mode == "auto" and device.type != "cuda"):
+    if mode == "off":
         return module
     reason = ""
     compiled: Forward = module
@@ -44,10 +94,27 @@ def choose_forward(
         try_out(compiled)
     except Exception as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        if mode == "on" or isinstance(module, FSDPModule):
+        if mode == "on" or any(map(is_sharded, module.parameters())):
             raise BackendError(f"torch.compile fails: {reason}; write --compile off") from error
     if mode == "auto" and ranks.any(bool(reason)):
         reason = reason or "it does in another process"
         say(f"torch.compile fails here, so the run goes on without it: {reason}")
         return module
     return compiled
+
+
+def _pays(session: Session, plain: Cost) -> bool:
+    """Whether compiling saves clearly more of the run than it takes."""
+    usual = _SECONDS + _SECONDS_A_LAYER * session.config.num_layers
+    gain = recalled(_name(session)) or {"speedup": _USUAL_SPEEDUP, "seconds": usual}
+    saved = run_seconds(session, plain) * (1 - 1 / gain["speedup"])
+    return bool(saved > _MARGIN * gain["seconds"])
+
+
+def _name(session: Session) -> str:
+    config, rows = session.model.config, session.config.batch_size // session.parts
+    return (
+        f"compiling {session.arithmetic.precision}, {config.num_layers} layers of "
+        f"{config.embed_dim}, {config.n_heads} heads, {rows} x {config.seq_len}, "
+        f"vocabulary {config.vocab_size}"
+    )

@@ -24,6 +24,7 @@ import torch
 import gptlab
 from gptlab.config import TrainConfig
 from gptlab.training.files import replace_text
+from gptlab.training.machine import processor
 from gptlab.training.run_settings import lasting
 
 FILE = "manifest.json"
@@ -113,7 +114,7 @@ def _changes(former: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, lis
 
 def _environment() -> dict[str, Any]:
     return {
-        "processor": _processor(),
+        "processor": processor(),
         "threads": torch.get_num_threads(),
         "platform": platform.platform(),
         "python": platform.python_version(),
@@ -124,12 +125,3 @@ def _environment() -> dict[str, Any]:
         "working_directory": str(Path.cwd()),
         "git": git_state(Path.cwd()),
     }
-
-
-def _processor() -> str:
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:  # Only Linux has it.
-        text = ""
-    names = re.findall(r"^model name\s*: (.+)$", text, re.MULTILINE)
-    return names[0] if names else platform.processor() or platform.machine()

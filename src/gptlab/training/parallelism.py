@@ -9,17 +9,18 @@ together only while it computes.
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from gptlab.training.dtensors import whole
 from gptlab.training.objective import Objective
 from gptlab.training.ranks import Ranks
+
+if TYPE_CHECKING:
+    from torch.distributed.fsdp import FSDPModule
 
 
 def distribute(
@@ -40,6 +41,10 @@ def distribute(
         return objective.to(device)
     if mode == "ddp":
         return _replicated(objective.to(device))
+    # Half a second to import, which a run on one device need not spend.
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
     mesh = init_device_mesh(device.type, (ranks.size,))
     # Block by block, each is moved to the device whole and leaves a part there.
     for block in objective.model.blocks:
@@ -66,8 +71,8 @@ def synchronised(module: nn.Module, *, last: bool) -> Iterator[None]:
         module: What `distribute` returned.
         last: Whether this completes the gradients of a step.
     """
-    if isinstance(module, FSDPModule):
-        module.set_requires_gradient_sync(last)
+    if (sharded := _sharded(module)) is not None:
+        sharded.set_requires_gradient_sync(last)
     if isinstance(module, DistributedDataParallel) and not last:
         with module.no_sync():
             yield
@@ -85,16 +90,22 @@ def resharded(module: nn.Module) -> Iterator[None]:
     Args:
         module: What `distribute` returned, after a first forward pass.
     """
-    if not isinstance(module, FSDPModule):
+    sharded = _sharded(module)
+    if sharded is None:
         yield
         return
-    module.reshard()
-    module.unshard()
+    sharded.reshard()
+    sharded.unshard()
     try:
         yield
     finally:
         # The next forward pass would take what is whole for what is current.
-        module.reshard()
+        sharded.reshard()
+
+
+def _sharded(module: nn.Module) -> "FSDPModule | None":
+    """`module` where its parameters are in parts."""
+    return cast("FSDPModule", module) if hasattr(module, "unshard") else None
 
 
 def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:

@@ -1,7 +1,8 @@
-"""How many operations a second a GPU can do at best, for the share of it that a run uses.
+"""How many operations a second a device can do at best, for the share of it that a run uses.
 
-Dense rates as published, in 10^12 a second: of the tensor cores with sums in float32, and for fp32
-of the other cores, which PyTorch takes as long as TF32 is off. Sources:
+A CPU's products are measured. Of GPUs these are dense rates as published, in 10^12 a second: of the
+tensor cores with sums in float32, and for fp32 of the other cores, which PyTorch takes as long as
+TF32 is off. Sources:
     Volta, Turing  https://images.nvidia.com/content/technologies/volta/pdf/volta-v100-datasheet-update-us-1165301-r5.pdf
                    https://www.nvidia.com/en-us/data-center/tesla-t4/
     Ampere         https://www.nvidia.com/en-us/data-center/a100/ and its neighbours a10, a30, a40
@@ -16,6 +17,9 @@ of the other cores, which PyTorch takes as long as TF32 is off. Sources:
 import re
 
 import torch
+
+from gptlab.training.precision import Arithmetic
+from gptlab.training.tuning import product_rate
 
 # The name as the driver gives it, and the rates in bf16, fp16 and fp32. A name fits as a whole or
 # not at all: a laptop's GPU and a slice of one are slower than what their names begin with.
@@ -43,16 +47,21 @@ _RATES: tuple[tuple[str, float | None, float, float], ...] = (
 )
 
 
-def peak_flops(device: torch.device, precision: str) -> float | None:
-    """Operations a second that `device` can do at best; None for CPUs and GPUs not known here.
+def peak_flops(arithmetic: Arithmetic, *, devices: int = 1) -> float | None:
+    """Operations a second that devices can do at best: GPUs as published, a CPU as measured.
+
+    None for GPUs not known here, and for processes that share a CPU.
 
     Args:
-        device: What computes.
-        precision: "fp32", "bf16" or "fp16".
+        arithmetic: One of the devices, and its precision.
+        devices: How many of its kind compute together.
     """
-    if device.type != "cuda":
+    if arithmetic.device.type == "cpu":
+        return product_rate(arithmetic) if devices == 1 else None
+    if arithmetic.device.type != "cuda":
         return None
-    return _peak_of(torch.cuda.get_device_name(device), precision)
+    rate = _peak_of(torch.cuda.get_device_name(arithmetic.device), arithmetic.precision)
+    return None if rate is None else devices * rate
 
 
 def _peak_of(name: str, precision: str) -> float | None:

@@ -2,6 +2,7 @@
 
 import math
 import time
+from dataclasses import dataclass
 
 from gptlab.config import TrainConfig
 from gptlab.data.text_size import MeasuredDataset
@@ -9,18 +10,31 @@ from gptlab.training.memory import peak_memory
 from gptlab.training.micro_batches import split
 from gptlab.training.objective import Forward
 from gptlab.training.parallelism import synchronised
+from gptlab.training.peak import peak_flops
 from gptlab.training.session import Session
 
+# Share of a part's windows that are tried out, one of so many.
+_TRIED = 8
+_QUICK_SECONDS = 0.5
 # A forward pass is about a third of a training step's work.
 _FORWARD_SHARE = 1 / 3
 # From this share of a run's time on, evaluations are worth a word.
 _MUCH = 0.1
 
 
+@dataclass(frozen=True)
+class Cost:
+    """What a training step takes."""
+
+    seconds: float
+    peak_bytes: int
+    """Most memory in use while it computes: on a CPU, of the whole process."""
+
+
 def probe(
     session: Session, forward: Forward, *, rows: int | None = None, travels: bool = True
-) -> float:
-    """Seconds of a training step, from two that leave no trace.
+) -> Cost:
+    """The cost of a training step, from two that leave no trace.
 
     Args:
         session: The run.
@@ -45,17 +59,38 @@ def probe(
             seconds = time.perf_counter() - start
     finally:
         session.model.zero_grad(set_to_none=True)
-    return seconds * share
+    return Cost(seconds * share, peak_memory(session.arithmetic.device))
 
 
-def describe(session: Session, step_seconds: float) -> str:
-    """The plan as a few lines for the user."""
+def quick_probe(session: Session) -> Cost:
+    """What `probe` finds of the plain forward pass; where that would take long, an estimate of it.
+
+    The estimate is from a few of a part's windows.
+    """
+    module, device = session.module, session.arithmetic.device
+    if device.type != "cpu" or session.ranks.size > 1:
+        # Fast, or many that must do alike.
+        return probe(session, module)
+    rows = -(-session.config.batch_size // session.ranks.size // session.parts)
+    few = -(-rows // _TRIED)
+    before = peak_memory(device)
+    cost = probe(session, module, rows=few)
+    seconds = cost.seconds * rows * session.parts / few
+    if seconds < _QUICK_SECONDS:
+        return probe(session, module)
+    gradients = 4 * session.model.num_parameters()
+    activations = max(0, cost.peak_bytes - before - gradients)
+    return Cost(seconds, cost.peak_bytes + activations * (rows - few) // few)
+
+
+def describe(session: Session, cost: Cost) -> str:
+    """The plan as a few lines for the user; `cost` is that of a step."""
     config, model = session.config, session.model
     parameters, tokens = model.num_parameters(), _different_tokens(session)
     steps = max(0, session.total_steps - session.state.step)
     more = f" more, to {session.total_steps:,}," if session.state.step else ""
     read = session.total_steps * session.tokens_per_step
-    memory = peak_memory(session.arithmetic.device) + later_memory(session)
+    memory = cost.peak_bytes + later_memory(session)
     kind = f"{config.num_layers} layers, width {config.embed_dim}, {config.n_heads} heads"
     lines = [
         f"model    {parameters:,} parameters: {kind}, vocabulary {config.vocab_size:,}",
@@ -66,8 +101,7 @@ def describe(session: Session, step_seconds: float) -> str:
         f"{tokens / parameters:.3g} of them different",
         f"device   {_devices(session)}",
         f"memory   about {memory / 2**30:.1f} GiB",
-        f"time     about {_duration(_total_seconds(session, step_seconds, steps))}"
-        f" at {session.tokens_per_step / step_seconds:,.0f} tokens/s",
+        f"time     about {_duration(run_seconds(session, cost))} at {_speed(session, cost)}",
         f"output   {session.folder}",
     ]
     warmup = config.warmup_steps or 0
@@ -173,11 +207,22 @@ def _evaluations(session: Session, steps: int) -> int:
     return 1
 
 
-def _total_seconds(session: Session, step_seconds: float, steps: int) -> float:
-    seconds = step_seconds * (steps + _evaluation_share(session, steps))
+def run_seconds(session: Session, cost: Cost) -> float:
+    """How long the rest of the run takes, where a step takes `cost`."""
+    steps = max(0, session.total_steps - session.state.step)
+    seconds = cost.seconds * (steps + _evaluation_share(session, steps))
     if session.config.max_minutes is None:
         return seconds
     return max(0.0, min(seconds, 60 * session.config.max_minutes - session.state.elapsed_seconds))
+
+
+def _speed(session: Session, cost: Cost) -> str:
+    speed = session.tokens_per_step / cost.seconds
+    peak = peak_flops(session.arithmetic, devices=session.ranks.size)
+    if peak is None:
+        return f"{speed:,.0f} tokens/s"
+    share = speed * session.model.flops_per_token() / peak
+    return f"{speed:,.0f} tokens/s, {share:.0%} of what matrix products alone would allow"
 
 
 def later_memory(session: Session) -> int:

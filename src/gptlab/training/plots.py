@@ -3,14 +3,15 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
-
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, Any, Literal
 
 from gptlab.config import nearest
 from gptlab.errors import ConfigError
 from gptlab.training.metrics import FILE, read_metrics
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Split = Literal["train", "eval"]
 Scale = Literal["step", "tokens", "epoch", "elapsed_seconds"]
@@ -76,7 +77,10 @@ def plot_runs(
     _save(figure, output)
 
 
-def _canvas() -> tuple[Figure, Axes]:
+def _canvas() -> "tuple[Figure, Axes]":
+    # Slow to import, and a run can well begin without it.
+    from matplotlib.figure import Figure
+
     # Margins that are found out anew for each picture would double the time that it takes.
     figure = Figure(figsize=(7, 4))
     axes = figure.subplots(gridspec_kw={"left": 0.11, "right": 0.97, "bottom": 0.13, "top": 0.92})
@@ -96,12 +100,12 @@ def _points(
     ]
 
 
-def _draw(axes: Axes, points: list[tuple[float, float]], *, label: str | None = None) -> None:
+def _draw(axes: "Axes", points: list[tuple[float, float]], *, label: str | None = None) -> None:
     marker = "o" if len(points) < _FEW_POINTS else None
     axes.plot([x for x, _ in points], [y for _, y in points], marker=marker, label=label)
 
 
-def _save(figure: Figure, path: Path) -> None:
+def _save(figure: "Figure", path: Path) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         figure.savefig(temporary, dpi=120, format=path.suffix[1:])

@@ -16,11 +16,14 @@ class Arithmetic:
     device: torch.device
     precision: str
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of matrix products."""
+        return _DTYPES[self.precision]
+
     def autocast(self) -> torch.autocast:
         """Context for a forward pass."""
-        return torch.autocast(
-            self.device.type, _DTYPES[self.precision], enabled=self.precision != "fp32"
-        )
+        return torch.autocast(self.device.type, self.dtype, enabled=self.precision != "fp32")
 
     def __str__(self) -> str:
         name = "CPU"

@@ -55,9 +55,7 @@ class Recorder:
         self._start = self._interval_start = time.perf_counter()
         self._interval_tokens = 0
         self._speed = 0.0
-        arithmetic = session.arithmetic
-        peak = peak_flops(arithmetic.device, arithmetic.precision)
-        self._peak_flops = None if peak is None else peak * session.ranks.size
+        self._peak_flops = peak_flops(session.arithmetic, devices=session.ranks.size)
 
     def count(self, report: StepReport) -> None:
         """Add a step."""
@@ -84,7 +82,8 @@ class Recorder:
         record = self._training_record()
         self._write(record)
         loss = "none" if record["loss"] is None else f"{record['loss']:.3f}"
-        return f"loss {loss}, {record['tokens_per_second']:,.0f} tok/s"
+        share = "" if record.get("mfu") is None else f", {record['mfu']:.0%} of peak"
+        return f"loss {loss}, {record['tokens_per_second']:,.0f} tok/s{share}"
 
     def write_evaluation(self, evaluation: Evaluation) -> None:
         """Write a record of an evaluation after the step just made."""

@@ -21,6 +21,7 @@ from gptlab.data.sampler import Sampler
 from gptlab.errors import ConfigError
 from gptlab.model import GPT
 from gptlab.tokenizer import load_tokenizer
+from gptlab.training.allocation import keep_freed_memory
 from gptlab.training.inputs import Inputs, load_inputs
 from gptlab.training.key_tokens import find_key_ids, read_words
 from gptlab.training.loader import BatchLoader, DeviceBatch
@@ -120,6 +121,7 @@ def open_session(config: TrainConfig, ranks: Ranks | None = None) -> Session:
     Raises:
         GptlabError: A setting, a file or a device does not fit.
     """
+    keep_freed_memory()
     ranks = ranks or Ranks()
     is_silent = config.quiet or not ranks.is_first
     tell: Say = (lambda _line: None) if is_silent else say

@@ -49,6 +49,9 @@ class TrainState:
     samples_size: int = 0
     """Bytes of samples.txt that belong to them."""
     elapsed_seconds: float = 0.0
+    computation: dict[str, str] = field(default_factory=dict)
+    """How the newest session computed, where the settings left that to it: going on on a device of
+    the same kind computes alike."""
 
     def note_evaluation(self, loss: float) -> bool:
         """Count an evaluation; whether it is the best so far."""

@@ -1,0 +1,432 @@
+"""Write benchmarks/README.md: on one page, what the results in benchmarks/results/ say.
+
+    python benchmarks/report.py
+
+A benchmark has an entry in BENCHMARKS, which says how its results become tables; one without an
+entry gets a table of all its medians.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from measure import Table, write_result
+
+Result = dict[str, Any]
+HERE = Path(__file__).parent
+PAGE = HERE / "README.md"
+PREFACE = """# Benchmarks
+
+Each benchmark runs gptlab and its peers side by side in one go, on the same inputs and the same
+cores, and writes its result to `results/`. `python benchmarks/report.py` makes this page of them.
+Where three numbers stand together they are the median and, in brackets, the least and the greatest.
+"""
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """How a benchmark's results are presented."""
+
+    title: str
+    command: str
+    """Arguments of python that make the result."""
+    tables: Callable[[Result], Sequence[Table]]
+
+
+def batch_splits_tables(result: Result) -> list[Table]:
+    results = result["results"]
+    names = list(next(iter(results.values())))
+    rows = [
+        [split, *(f"{values[name]:.1e}" for name in names)] for split, values in results.items()
+    ]
+    return [
+        Table(
+            ["split", *(f"{name}, nats" if name == "loss of a run" else name for name in names)],
+            rows,
+            "Largest difference of a gradient from the batch in one piece, in units of the largest "
+            "number of its tensor",
+        )
+    ]
+
+
+def bpe_encoding_tables(result: Result) -> list[Table]:
+    results = result["results"]
+    header = [f"{entry['text']}, {entry['vocab_size']:,}" for entry in results]
+    contenders = list(zip(*(entry["contenders"] for entry in results), strict=True))
+    return [
+        Table(
+            ["", *header],
+            [
+                [column[0]["name"], *(spread(entry["mb_per_second"], ".1f") for entry in column)]
+                for column in contenders
+                if column[0]["cores"] == cores
+            ],
+            f"MB/s, by text and vocabulary; cores: {cores}",
+        )
+        for cores in dict.fromkeys(column[0]["cores"] for column in contenders)
+    ]
+
+
+def bpe_training_tables(result: Result) -> list[Table]:
+    return [
+        Table(
+            ["", "seconds", "time, gptlab = 1", f"peak MB ({result['memory']})"],
+            [
+                [
+                    name,
+                    spread(figures["seconds"], ".2f"),
+                    f"{setting['times_gptlab'][name]['seconds']:.2f}",
+                    f"{figures['peak_mb']['median']:,.0f}",
+                ]
+                for name, figures in setting["contenders"].items()
+            ],
+            f"{setting['corpus']['bytes'] / 1e6:,.0f} MB of text, {setting['merges']:,} merges",
+        )
+        for setting in result["settings"]
+    ]
+
+
+def kill_and_resume_tables(result: Result) -> list[Table]:
+    header = ("run", "runs", "kills", "before a checkpoint", "while one was written")
+    rows = [
+        [
+            name,
+            str(counts["runs"]),
+            str(counts["kills"]),
+            str(counts["kills_before_a_checkpoint"]),
+            str(counts["kills_while_writing"]),
+            f"{counts['compared']:,} ({counts['bytes'] / 1e6:.1f} MB)",
+            str(len(counts["differing"])),
+        ]
+        for name, counts in result["results"].items()
+    ]
+    return [Table([*header, "tensors and records compared", "differing"], rows)]
+
+
+def memory_tables(result: Result) -> list[Table]:
+    """A row for each contender, two columns for each precision."""
+    results, shape = result["results"], result["shape"]
+    precisions = list(dict.fromkeys(entry["precision"] for entry in results))
+    found = {(entry["contender"], entry["precision"]): entry for entry in results}
+    header = [""]
+    for precision in precisions:
+        header += [f"{precision}: peak GB", "seconds a step"]
+    rows = []
+    for name in dict.fromkeys(entry["contender"] for entry in results):
+        rows.append([name])
+        for precision in precisions:
+            entry = found[name, precision]
+            rows[-1] += [spread(entry["peak_gb"], ".2f"), spread(entry["step_seconds"], ".2f")]
+    libraries = {entry["library"]: f"{entry['library_gb']['median']:.2f}" for entry in results}
+    parameters = results[0]["parameters"]
+    return [
+        Table(
+            header,
+            rows,
+            f"{parameters:,} parameters: {shape['num_layers']} layers, width {shape['embed_dim']}, "
+            f"vocabulary {shape['vocab_size']:,}, T {shape['seq_len']}, batch "
+            f"{shape['batch_size']}; {16 * parameters / 1e9:.2f} GB of it are the weights, their "
+            "gradients and what AdamW keeps",
+        ),
+        Table(["of which importing takes, not on a GPU", "GB"], list(libraries.items())),
+    ]
+
+
+def prepare_tables(result: Result) -> list[Table]:
+    def row(name: str, corpus: Result, figures: Result) -> list[str]:
+        return [
+            name,
+            f"{corpus['bytes'] / 1e6:,.0f}",
+            spread(figures["seconds"], ".1f"),
+            f"{figures['mb_per_second']['median']:.1f}",
+            f"{figures['peak_mb']['median']:,.0f}",
+        ]
+
+    corpus = result["preparing"]["corpus"]
+    rows = [
+        row(name, corpus, figures) for name, figures in result["preparing"]["contenders"].items()
+    ]
+    rows += [
+        row(f"gptlab, from {suffix}", corpus, figures)
+        for suffix, figures in result.get("rows", {}).items()
+    ]
+    if "large" in result:
+        rows.append(row("gptlab, more text", result["large"]["corpus"], result["large"]))
+    header = ["", "MB of text", "seconds", "MB/s", f"peak MB ({result['memory']})"]
+    tables = [Table(header, rows, "Files to tokens on disk, or encoding alone into memory")]
+    if "batches" in result:
+        tables.append(
+            Table(
+                ["model, windows", "ms of a step", "ms of a batch", "% of a step", "% waited"],
+                [
+                    [
+                        f"{entry['model']}, {entry['windows_of']}",
+                        f"{1000 * entry['step_seconds']:,.0f}",
+                        f"{1000 * entry['batch_seconds']:.2f}",
+                        f"{entry['batch_percent']:.3f}",
+                        f"{entry['waited_percent']:.4f}",
+                    ]
+                    for entry in result["batches"]["results"]
+                ],
+                "Making a batch, beside a training step",
+            )
+        )
+    return tables
+
+
+def reference_curves_tables(result: Result) -> list[Table]:
+    titles = {"rounding": "The same run, computed in another way", "fault": "Another run"}
+    header = ["run", "deviations", "at", "nats from seed 0's curve", "in the band"]
+    return [
+        Table(
+            header,
+            [
+                [
+                    name,
+                    f"{run['deviations']:.1f}",
+                    f"{run['split']} {run['step']}",
+                    f"{run['from_seed_0']:.4f}",
+                    "yes" if run["in_band"] else "no",
+                ]
+                for name, run in result["runs"].items()
+                if run["kind"] == kind
+            ],
+            title,
+        )
+        for kind, title in titles.items()
+    ]
+
+
+def startup_tables(result: Result) -> list[Table]:
+    tables = []
+    if "imports" in result:
+        torch_seconds = result["imports"]["torch_seconds"]
+        tables.append(
+            Table(
+                ["milliseconds", "import", "then its model", "then its training"],
+                [
+                    [
+                        entry["library"],
+                        spread(entry["import_seconds"], ".1f", 1000),
+                        *(
+                            f"`{name['name']}` {spread(name['seconds'], ',.0f', 1000)}"
+                            for name in entry["names"]
+                        ),
+                    ]
+                    for entry in result["imports"]["libraries"]
+                ],
+                f"After `import torch`, itself {spread(torch_seconds, '.2f')} s",
+            )
+        )
+    if "help" in result:
+        row = ["`gptlab-train --help`", spread(result["help"], ".2f")]
+        tables.append(Table(["command", "seconds"], [row]))
+    if "first_step" in result:
+        tables.append(
+            Table(
+                ["`gptlab-train`", "compile caches", "seconds to its plan", "to its first step"],
+                [
+                    [
+                        f"`--compile {entry['compile']}`"
+                        + (", the default" if entry["compile"] == "auto" else ""),
+                        entry["caches"] or "–",
+                        spread(entry["plan_seconds"], ".1f"),
+                        spread(entry["first_step_seconds"], ".1f"),
+                    ]
+                    for entry in result["first_step"]
+                ],
+            )
+        )
+    return tables
+
+
+def time_to_loss_tables(result: Result) -> list[Table]:
+    return [flat_table(result["rows"])]
+
+
+def training_overhead_tables(result: Result) -> list[Table]:
+    total, calls = result["seconds"]["run"], result["calls"]
+    return [
+        Table(
+            ["part", "times", "seconds", "share of the run"],
+            [
+                [name, str(calls.get(name, "")), f"{share * total:,.2f}", f"{share:.2%}"]
+                for name, share in result["shares"].items()
+            ],
+            ", ".join(f"{name} {value:,}" for name, value in result["shape"].items()),
+        )
+    ]
+
+
+def training_throughput_tables(result: Result) -> list[Table]:
+    if "shapes" not in result:
+        speeds = result["tokens_per_second"]
+        return [
+            Table(
+                ["", "tokens/s"],
+                [[name, figure(speed)] for name, speed in speeds.items()],
+                ", ".join(f"{name} {figure(value)}" for name, value in result["shape"].items()),
+            )
+        ]
+    tables = []
+    for shape in result["shapes"]:
+        shares = shape.get("share_of_peak") or {}
+        tables.append(
+            Table(
+                ["", "tokens/s", *(["share of the peak"] if shares else [])],
+                [
+                    [
+                        name,
+                        spread(speeds, ",.0f"),
+                        *([f"{shares[name]:.1%}" if name in shares else ""] if shares else []),
+                    ]
+                    for name, speeds in shape["tokens_per_second"].items()
+                ],
+                shape["name"],
+            )
+        )
+    return tables
+
+
+def generic_tables(result: Result) -> list[Table]:
+    """All medians in a result, by the way that leads to them."""
+    rows = [[" · ".join(path), spread(figures, ",.4g")] for path, figures in medians(result)]
+    return [Table(["", "median (least–greatest)"], rows)]
+
+
+def medians(part: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Result]]:
+    if isinstance(part, dict) and "median" in part:
+        yield path, part
+    elif isinstance(part, dict | list):
+        entries = part.items() if isinstance(part, dict) else enumerate(part, start=1)
+        for name, below in entries:
+            yield from medians(below, (*path, str(name)))
+
+
+def flat_table(rows: Sequence[Result]) -> Table:
+    """A table of rows that are dictionaries; their names are the columns."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    header = [name.replace("_", " ") for name in names]
+    return Table(header, [[figure(row.get(name)) for name in names] for row in rows])
+
+
+def figure(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, dict) and "median" in value:
+        return spread(value, ",.4g")
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:,.4g}" if isinstance(value, float) else str(value)
+
+
+def spread(figures: Mapping[str, float], form: str, scale: float = 1) -> str:
+    """Median, and least and greatest where there are several."""
+    median, least, greatest = (
+        format(scale * figures[name], form) for name in ("median", "min", "max")
+    )
+    return median if figures["min"] == figures["max"] else f"{median} ({least}–{greatest})"
+
+
+THROUGHPUT = Benchmark(
+    "Speed of training", "benchmarks/training_throughput.py", training_throughput_tables
+)
+BENCHMARKS: Mapping[str, Benchmark] = {
+    "train_throughput": THROUGHPUT,
+    "training_throughput": THROUGHPUT,
+    "time_to_loss": Benchmark("Time to a loss", "benchmarks/time_to_loss.py", time_to_loss_tables),
+    "memory": Benchmark(
+        "Memory of training", "benchmarks/memory.py --nanogpt FOLDER", memory_tables
+    ),
+    "startup": Benchmark("Start-up", "benchmarks/startup.py", startup_tables),
+    "training_overhead": Benchmark(
+        "What checkpoints, metrics and evaluations cost",
+        "benchmarks/training_overhead.py",
+        training_overhead_tables,
+    ),
+    "kill_and_resume": Benchmark(
+        "Killed and resumed", "benchmarks/kill_and_resume.py --runs 4", kill_and_resume_tables
+    ),
+    "batch_splits": Benchmark(
+        "One batch in many splits", "benchmarks/batch_splits.py", batch_splits_tables
+    ),
+    "reference_curves": Benchmark(
+        "What the check of a machine lets pass, and what it catches",
+        "benchmarks/reference_curves.py --faults",
+        reference_curves_tables,
+    ),
+    "bpe_training": Benchmark(
+        "Training a tokenizer",
+        "benchmarks/bpe_training.py --setting 20M:8192:3 100M:32768:2 1G:50257:1",
+        bpe_training_tables,
+    ),
+    "bpe_encoding": Benchmark(
+        "Encoding text", "benchmarks/bpe_encoding.py --rounds 2", bpe_encoding_tables
+    ),
+    "prepare": Benchmark("Preparing a corpus", "benchmarks/prepare.py", prepare_tables),
+}
+
+
+def show(result: Result) -> None:
+    """Print the tables of a result."""
+    for table in BENCHMARKS[result["benchmark"]].tables(result):
+        print(f"\n{table}")
+    print()
+
+
+def publish(name: str, result: Result) -> None:
+    """Print the tables of a result, and write it to benchmarks/results/NAME.json."""
+    show(result)
+    write_result(name, result)
+
+
+def page(folder: Path) -> str:
+    """The page of the results in `folder`."""
+    files = sorted(folder.glob("*.json"))
+    results = [json.loads(file.read_text()) for file in files]
+    order = list(BENCHMARKS)
+
+    def place(result: Result) -> tuple[int, str]:
+        name = result["benchmark"]
+        return order.index(name) if name in order else len(order), name
+
+    groups = groupby(sorted(results, key=place), key=lambda result: result["benchmark"])
+    return "\n".join([PREFACE, *(section(name, list(group)) for name, group in groups)])
+
+
+def section(name: str, results: Sequence[Result]) -> str:
+    """The results of one benchmark, on one machine or on several."""
+    benchmark = BENCHMARKS.get(name)
+    if benchmark is None:
+        title = name.replace("_", " ").capitalize()
+        benchmark = Benchmark(title, f"benchmarks/{name}.py", generic_tables)
+    parts = [f"## {benchmark.title}", f"`python {benchmark.command}`"]
+    for result in results:
+        parts += [f"On {where(result)}:", *map(str, benchmark.tables(result))]
+    return "\n\n".join(parts) + "\n"
+
+
+def where(result: Result) -> str:
+    """The machine that a result is from."""
+    machine = result.get("machine", {})
+    packages = {"torch": result.get("torch"), **machine.get("packages", {})}
+    device, cores = result.get("device", "cpu"), machine.get("cores", result.get("threads"))
+    parts = ["" if device == "cpu" else device, machine.get("processor", "")]
+    parts += [f"{cores} core{'s' * (cores > 1)}"] if cores else []
+    parts += [f"Python {machine['python']}"] if "python" in machine else []
+    parts += [f"{package} {version}" for package, version in packages.items() if version]
+    return ", ".join(part for part in parts if part)
+
+
+def main() -> None:
+    PAGE.write_text(page(HERE / "results"))
+    print(f"written to {PAGE}")
+
+
+if __name__ == "__main__":
+    main()
