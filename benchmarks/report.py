@@ -261,16 +261,7 @@ def training_overhead_tables(result: Result) -> list[Table]:
     ]
 
 
-def training_throughput_tables(result: Result) -> list[Table]:
-    if "shapes" not in result:
-        speeds = result["tokens_per_second"]
-        return [
-            Table(
-                ["", "tokens/s"],
-                [[name, figure(speed)] for name, speed in speeds.items()],
-                ", ".join(f"{name} {figure(value)}" for name, value in result["shape"].items()),
-            )
-        ]
+def train_throughput_tables(result: Result) -> list[Table]:
     tables = []
     for shape in result["shapes"]:
         shares = shape.get("share_of_peak") or {}
@@ -289,6 +280,23 @@ def training_throughput_tables(result: Result) -> list[Table]:
             )
         )
     return tables
+
+
+def growth_tables(result: Result) -> list[Table]:
+    return [
+        Table(
+            ["", "MFLOP a token", "tokens/s"],
+            [
+                [
+                    f"{row['changed']} {row['value']:,}",
+                    figure(round(row["flops_per_token"] / 1e6, 1)),
+                    spread(row["tokens_per_second"], ",.0f"),
+                ]
+                for row in result["rows"]
+            ],
+            "6 layers of width 384, T 256, vocabulary 65, one of them changed; 4,096 tokens a step",
+        )
+    ]
 
 
 def generic_tables(result: Result) -> list[Table]:
@@ -334,11 +342,13 @@ def spread(figures: Mapping[str, float], form: str, scale: float = 1) -> str:
 
 
 THROUGHPUT = Benchmark(
-    "Speed of training", "benchmarks/training_throughput.py", training_throughput_tables
+    "Speed of training", "benchmarks/train_throughput.py --nanogpt FOLDER", train_throughput_tables
 )
 BENCHMARKS: Mapping[str, Benchmark] = {
     "train_throughput": THROUGHPUT,
-    "training_throughput": THROUGHPUT,
+    "growth": Benchmark(
+        "How the cost grows", "benchmarks/train_throughput.py --growth", growth_tables
+    ),
     "time_to_loss": Benchmark("Time to a loss", "benchmarks/time_to_loss.py", time_to_loss_tables),
     "memory": Benchmark(
         "Memory of training", "benchmarks/memory.py --nanogpt FOLDER", memory_tables

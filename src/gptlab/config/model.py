@@ -11,6 +11,7 @@ Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 Positions = Literal["rope", "sinusoidal", "learned", "none"]
 Norm = Literal["layernorm", "rmsnorm"]
 Activation = Literal["gelu", "gelu_tanh", "swiglu", "relu2"]
+ResidualInit = Literal["scaled", "zero"]
 AttentionBackend = Literal["auto", "reference", "sdpa", "blocked", "flash"]
 
 
@@ -51,6 +52,8 @@ class ModelConfig(Settings):
     """Normalise queries and keys per head before attention."""
     tie_embeddings: bool = False
     """Share one matrix between the embedding and the head."""
+    residual_init: ResidualInit = "scaled"
+    """How projections into the residual stream begin: small, or as zeros."""
     logit_soft_cap: PositiveFloat | None = None
     """Bound c on logits, as c * tanh(logits / c)."""
     attention: AttentionBackend = "auto"

@@ -14,13 +14,16 @@ def initialise(model: nn.Module, config: ModelConfig, *, seed: int | None = None
     """Fill the parameters of `model` in place, by name.
 
     GPT-2's scheme (Radford et al. 2019): normal with deviation 0.02, and projections that write
-    to the residual stream divided by the square root of their number. The same seed gives the
+    to the residual stream divided by the square root of their number, or zero where the settings
+    say so (Zhang et al. 2019, https://arxiv.org/abs/1901.09321). The same seed gives the
     same weights on every device; without one, the draw comes from torch's global generator.
 
     Raises:
         ConfigError: A parameter matches no row of the table, or several.
     """
-    residual = 0.02 / math.sqrt(2 * config.num_layers)
+    residual: float | str = 0.02 / math.sqrt(2 * config.num_layers)
+    if config.residual_init == "zero":
+        residual = "zeros"
     table: dict[str, float | str] = {
         r"(position_)?embedding\.weight": 0.02,
         r"lm_head\.weight": 0.02,
