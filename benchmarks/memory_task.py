@@ -7,14 +7,13 @@ PyTorch has had allocated on it, too.
 """
 
 import json
-import resource
 import sys
 import time
 from typing import Any
 
 import torch
 from measure import use_cores
-from trainees import LIBRARIES, Work, random_batch, step, work_of
+from trainees import LIBRARIES, Work, random_batch, resident_bytes, step, work_of
 
 
 def train(library: str, work: Work, steps: int) -> dict[str, Any]:
@@ -38,12 +37,6 @@ def train(library: str, work: Work, steps: int) -> dict[str, Any]:
         "seconds": seconds,
         "losses": losses,
     }
-
-
-def resident_bytes() -> int:
-    """The most memory that this process has had."""
-    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return largest * (1 if sys.platform == "darwin" else 1024)
 
 
 def main() -> None:

@@ -285,12 +285,13 @@ def train_throughput_tables(result: Result) -> list[Table]:
 def growth_tables(result: Result) -> list[Table]:
     return [
         Table(
-            ["", "MFLOP a token", "tokens/s"],
+            ["", "MFLOP a token", "tokens/s", "GB of memory"],
             [
                 [
                     f"{row['changed']} {row['value']:,}",
                     figure(round(row["flops_per_token"] / 1e6, 1)),
                     spread(row["tokens_per_second"], ",.0f"),
+                    f"{row['resident_bytes'] / 1e9:.2f}",
                 ]
                 for row in result["rows"]
             ],

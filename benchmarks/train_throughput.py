@@ -12,7 +12,8 @@ come one after another.
 
 The share of the peak is the FLOPs of the model, 6 N + 12 L D T a token, over what the device does
 in matrix products alone: on a CPU measured in the same go, on a GPU as published. `--growth` asks
-how the speed changes with length, width and depth, of gptlab alone.
+how speed and memory change with length, width and depth, of gptlab alone, and draws
+docs/pictures/growth.png.
 
 Hugging Face transformers comes with the extra `bench`; nanoGPT takes part if a checkout of it is
 given. The result is printed and written to benchmarks/results/train_throughput-DEVICE.json, beside
@@ -39,6 +40,7 @@ from gptlab.training.peak import peak_flops
 from gptlab.training.precision import Arithmetic
 
 TASK = Path(__file__).with_name("train_throughput_task.py")
+PICTURE = Path(__file__).parents[1] / "docs" / "pictures" / "growth.png"
 _SMALL = {"embed_dim": 384, "num_layers": 6, "n_heads": 6, "seq_len": 256, "batch_size": 16}
 _GPT2 = {"embed_dim": 768, "num_layers": 12, "n_heads": 12, "seq_len": 1024, "vocab_size": 50304}
 SHAPES: Mapping[str, dict[str, int]] = {
@@ -226,18 +228,42 @@ def growth(options: argparse.Namespace) -> list[dict[str, Any]]:
             shape["n_heads"] = shape["embed_dim"] // 64
             shape["batch_size"] = 4096 // shape["seq_len"]
             with Worker(Contender("gptlab", "gptlab"), shape, None) as worker:
-                seconds = [worker.steps(options.steps)["seconds"] for _ in range(options.rounds)]
-            speed = summary(4096 / each for each in seconds)
+                answers = [worker.steps(options.steps) for _ in range(options.rounds)]
+            speed = summary(4096 / answer["seconds"] for answer in answers)
             rows.append(
                 {
                     "changed": changed,
                     "value": value,
                     "flops_per_token": flops_per_token(shape),
                     "tokens_per_second": speed,
+                    "resident_bytes": answers[-1]["resident_bytes"],
                 }
             )
             print(f"  {changed} {value}: {speed['median']:,.0f} tokens/s", flush=True)
     return rows
+
+
+def draw_growth(rows: list[dict[str, Any]]) -> None:
+    """Speed and memory over each of the measures, as a picture for the pages."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 5.5), layout="constrained")
+    axes = figure.subplots(2, len(GROWTH), sharex="col", sharey="row")
+    for column, changed in enumerate(GROWTH):
+        mine = [row for row in rows if row["changed"] == changed]
+        values = [row["value"] for row in mine]
+        speeds = [row["tokens_per_second"]["median"] for row in mine]
+        memory = [row["resident_bytes"] / 2**30 for row in mine]
+        for axis, figures in ((axes[0][column], speeds), (axes[1][column], memory)):
+            axis.plot(values, figures, marker="o")
+            axis.set_xscale("log", base=2)
+            axis.set_xticks(values, [f"{value:,}" for value in values])
+            axis.set_ylim(bottom=0)
+            axis.grid(alpha=0.3)
+        axes[1][column].set_xlabel(changed)
+    axes[0][0].set_ylabel("tokens/s")
+    axes[1][0].set_ylabel("memory of the process, GiB")
+    figure.savefig(PICTURE, dpi=110)
 
 
 def main() -> None:
@@ -263,6 +289,7 @@ def main() -> None:
     }
     if options.growth:
         result |= {"benchmark": "growth", "rows": growth(options)}
+        draw_growth(result["rows"])
     else:
         contenders = [
             contender

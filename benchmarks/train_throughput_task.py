@@ -12,7 +12,7 @@ import time
 
 import torch
 from measure import use_cores
-from trainees import LIBRARIES, random_batch, step, work_of
+from trainees import LIBRARIES, random_batch, resident_bytes, step, work_of
 
 _WARM_UP = 1
 
@@ -39,7 +39,7 @@ def main() -> None:
     device = torch.cuda.get_device_name() if is_cuda else "cpu"
     print(json.dumps({"device": device, "first_step_seconds": first}), flush=True)
     for line in sys.stdin:
-        result = {"seconds": steps(int(line))}
+        result = {"seconds": steps(int(line)), "resident_bytes": resident_bytes()}
         if is_cuda:
             result["device_bytes"] = torch.cuda.max_memory_allocated()
         print(json.dumps(result), flush=True)

@@ -1,6 +1,8 @@
 """Libraries that train the same model on the same batch with the same step, for the benchmarks."""
 
 import importlib.util
+import resource
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -188,3 +190,9 @@ def work_of(task: dict[str, Any]) -> Work:
     """What a task in JSON asks for, on this machine's device."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return Work(task["shape"], task["precision"], device, task["settings"], task["nanogpt"])
+
+
+def resident_bytes() -> int:
+    """The most memory that this process has had."""
+    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return largest * (1 if sys.platform == "darwin" else 1024)
