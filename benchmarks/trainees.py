@@ -55,14 +55,16 @@ def gptlab(work: Work) -> Callable[[], Trainee]:
     """What gptlab-train runs."""
     from gptlab.config import LossConfig, ModelConfig, OptimizerConfig
     from gptlab.model import GPT
-    from gptlab.training.allocation import keep_freed_memory
+    from gptlab.training.allocation import keep_freed_memory, prefer_huge_pages
     from gptlab.training.loader import DeviceBatch
     from gptlab.training.objective import Objective
     from gptlab.training.optimizers import make_optimizers
     from gptlab.training.precision import Arithmetic
     from gptlab.training.tuning import choose_attention
 
-    keep_freed_memory()
+    prefer_huge_pages()
+    if work.device.type == "cpu":
+        keep_freed_memory()
     names = ("vocab_size", "seq_len", "embed_dim", "num_layers", "n_heads")
     parts = GPT2 if work.settings.get("arrangement") == "2019" else {}
     attention = work.settings.get("attention", "auto")
@@ -71,7 +73,7 @@ def gptlab(work: Work) -> Callable[[], Trainee]:
 
     def build() -> Trainee:
         model = GPT(config, seed=0).to(work.device)
-        model.use_attention(choose_attention(config, arithmetic))
+        model.use_attention(choose_attention(config, arithmetic, rows=work.shape["batch_size"]))
         model.activation_checkpointing = work.settings.get("activation_checkpointing", False)
         objective = Objective(
             model,

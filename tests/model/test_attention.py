@@ -106,6 +106,34 @@ def test_the_gradient_of_blocks_with_dropout_is_that_of_the_masks_drawn():
     assert torch.autograd.gradcheck(dropped, inputs, fast_mode=True)
 
 
+def test_the_gradient_of_blocks_in_bf16_is_as_near_as_numbers_of_8_bits_allow():
+    inputs = random_inputs(0, 1, 1024, 1024, 2, 2, 16, dtype=torch.float32)
+    rounded = [x.detach().bfloat16().requires_grad_() for x in inputs]
+    exact = torch.autograd.grad(attend(*inputs, backend="reference").square().sum(), inputs)
+    near = torch.autograd.grad(attend(*rounded, backend="blocked").square().sum(), rounded)
+    for expected, found in zip(exact, near, strict=True):
+        assert (found.float() - expected).abs().max() < 0.03 * expected.abs().max()
+
+
+def test_blocks_under_autocast_and_without_gradients():
+    inputs = random_inputs(0, 1, 70, 70, 2, 1, 4, dtype=torch.float32)
+    expected = attend(*inputs, backend="reference")
+    with torch.autocast("cpu", torch.bfloat16):
+        output = attend(*inputs, backend="blocked")
+    torch.testing.assert_close(output, expected)
+    output.sum().backward()
+    with torch.no_grad():
+        torch.testing.assert_close(attend(*inputs, backend="blocked"), expected)
+
+
+def test_blocks_have_no_second_derivative():
+    inputs = random_inputs(0, 1, 4, 4, 1, 1, 2)
+    output = attend(*inputs, backend="blocked")
+    (gradient,) = torch.autograd.grad(output.square().sum(), inputs[:1], create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
+
+
 @pytest.mark.parametrize(
     ("dtype", "length", "expected"),
     [(torch.bfloat16, 2, "blocked"), (torch.bfloat16, 1, "sdpa"), (torch.float32, 2, "sdpa")],

@@ -12,7 +12,11 @@ def compiled(_tokens: object) -> object:
     return None
 
 
-def raising(_subject: object) -> object:
+def compiling(_module: object, **_: object) -> object:
+    return compiled
+
+
+def raising(_subject: object, **_: object) -> object:
     raise RuntimeError("no compiler here\nlong explanation")
 
 
@@ -36,13 +40,15 @@ def test_not_compiled(monkeypatch):
 
 @pytest.mark.parametrize("mode", ["auto", "on"])
 def test_compiled(monkeypatch, mode):
-    monkeypatch.setattr(torch, "compile", lambda _model: compiled)
+    monkeypatch.setattr(torch, "compile", lambda _model, **_: compiled)
     assert choose(mode) == (compiled, [])
 
 
 @pytest.mark.parametrize("place", ["compile", "first step"])
 def test_auto_falls_back_with_one_line(monkeypatch, place):
-    monkeypatch.setattr(torch, "compile", raising if place == "compile" else lambda _: compiled)
+    monkeypatch.setattr(
+        torch, "compile", raising if place == "compile" else lambda *_, **__: compiled
+    )
     forward, lines = choose("auto", try_out=raising)
     assert forward is MODULE
     assert len(lines) == 1
@@ -50,7 +56,7 @@ def test_auto_falls_back_with_one_line(monkeypatch, place):
 
 
 def test_where_it_fails_in_one_process_all_fall_back(monkeypatch):
-    monkeypatch.setattr(torch, "compile", lambda _model: compiled)
+    monkeypatch.setattr(torch, "compile", lambda _model, **_: compiled)
     forward, lines = choose("auto", ranks=Job(size=2))
     assert forward is MODULE
     assert lines == [
@@ -60,14 +66,16 @@ def test_where_it_fails_in_one_process_all_fall_back(monkeypatch):
 
 @pytest.mark.parametrize("place", ["compile", "first step"])
 def test_on_raises(monkeypatch, place):
-    monkeypatch.setattr(torch, "compile", raising if place == "compile" else lambda _: compiled)
+    monkeypatch.setattr(
+        torch, "compile", raising if place == "compile" else lambda *_, **__: compiled
+    )
     with pytest.raises(BackendError, match="no compiler here; write --compile off") as error:
         choose("on", try_out=raising)
     assert "\n" not in str(error.value)
 
 
 def test_an_error_without_words_is_named_by_its_kind(monkeypatch):
-    def silent(_model: object) -> object:
+    def silent(_model: object, **_: object) -> object:
         raise NotImplementedError
 
     monkeypatch.setattr(torch, "compile", silent)

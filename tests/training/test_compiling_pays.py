@@ -10,6 +10,7 @@ import gptlab
 from gptlab.training import compiling
 from gptlab.training.beginning import choose_computation
 from gptlab.training.compiling import forward_and_cost
+from gptlab.training.machine import remember
 from gptlab.training.plan import Cost, probe, quick_probe
 from gptlab.training.session import open_session
 
@@ -33,9 +34,12 @@ def speeds(monkeypatch, tmp_path):
             compiled.append(module)
             return lambda batch: module(batch)
 
+        def fake_compile(module, **_):
+            return fake(module)
+
         monkeypatch.setattr(compiling, "probe", cost)
         monkeypatch.setattr(compiling, "quick_probe", lambda _session: Cost(plain, 0))
-        monkeypatch.setattr(torch, "compile", fake)
+        monkeypatch.setattr(torch, "compile", fake_compile)
         return compiled
 
     return set_speeds
@@ -75,6 +79,44 @@ def test_a_run_goes_on_as_it_began(session, speeds, before, is_compiled):
     assert (forward is not session.module) == is_compiled
 
 
+def test_asked_for_the_same_bits_nothing_is_left_to_the_clock(tiny, speeds, monkeypatch):
+    compiled = speeds(1000.0, 1.0)
+    session = open_session(tiny(max_steps=100, batch_size=4, deterministic=True))
+    monkeypatch.setattr("gptlab.training.beginning.choose_attention", None)
+    choose_computation(session)
+    assert compiled == []
+    assert session.model.attention == "auto"
+
+
+def test_what_was_named_is_not_taken_for_what_was_chosen(tiny):
+    session = open_session(tiny(attention="reference", compile="off"))
+    choose_computation(session)
+    assert session.state.computation == {"device": "cpu"}
+    assert session.model.attention == "reference"
+
+
+@pytest.mark.parametrize("gain", [{}, [], {"speedup": 0, "seconds": 1}, {"speedup": "x"}])
+def test_a_gain_that_is_none_counts_for_nothing(session, speeds, gain):
+    speeds(0.1, 0.05)
+    remember(compiling._name(session), gain)
+    assert forward_and_cost(session)[0] is session.module
+
+
+def test_a_resumed_run_does_not_look_at_what_was_measured_since(tiny, monkeypatch):
+    """What this machine remembers turns round after the run was stopped."""
+    settings = {"max_steps": 4, "batch_size": 4, "save_every": 2}
+    straight = Path(gptlab.train(tiny(**settings, experiment_name="straight")).path)
+    state = json.loads((straight / "last-4" / "trainer" / "state.json").read_text())["state"]
+    other = {"sdpa": "blocked", "blocked": "sdpa"}[state["computation"]["attention"]]
+    monkeypatch.setattr("gptlab.training.beginning.choose_attention", lambda *_, **__: other)
+    resumed = gptlab.train(
+        gptlab.TrainConfig(resume=str(straight / "straight_s2"), experiment_name="b", quiet=True)
+    ).path
+    for name in ("model.safetensors", "trainer/optimizer.safetensors"):
+        expected = (straight / "last-4" / name).read_bytes()
+        assert (Path(resumed) / "last-4" / name).read_bytes() == expected
+
+
 def test_the_state_says_how_a_run_computes(tiny):
     path = Path(gptlab.train(tiny(max_steps=2, batch_size=4)).path)
     saved = json.loads((path / "last-2" / "trainer" / "state.json").read_text())
@@ -88,10 +130,10 @@ def test_the_state_says_how_a_run_computes(tiny):
 def test_attention_is_as_the_state_says(session, attention):
     session.state.computation = {"device": "cpu", "attention": attention, "compile": "off"}
     choose_computation(session)
-    assert session.model.blocks[0].attention.backend == attention
+    assert session.model.attention == attention
     session.state.computation = {"device": "elsewhere", "attention": "flash", "compile": "off"}
     choose_computation(session)
-    assert session.model.blocks[0].attention.backend != "flash"
+    assert session.model.attention != "flash"
 
 
 def test_a_quick_probe_estimates_the_whole(session, monkeypatch):

@@ -108,7 +108,8 @@ def test_a_failed_allocation_is_one_line(error):
         raise error
     assert str(raised.value) == (
         "the run does not fit into memory; write --micro_batch_size auto, "
-        "--activation_checkpointing, or a smaller --seq_len, --embed_dim or --num_layers"
+        "--activation_checkpointing, --attention sdpa, or a smaller --seq_len, --embed_dim or "
+        "--num_layers"
     )
     assert raised.value.__cause__ is error
 

@@ -128,7 +128,7 @@ class TrainConfig(OptimizerConfig, LossConfig, DatasetConfig, ModelConfig):
     max_bad_steps: PositiveInt = 5
     """Steps in a row, left out because their numbers are not finite, that end the run."""
     compile: Literal["auto", "on", "off"] = "auto"
-    """Whether to use torch.compile; 'auto' does on a GPU and falls back."""
+    """Whether to use torch.compile; 'auto': on a GPU, and on a CPU where it saves time."""
     eval_strategy: Literal["steps", "epoch", "no"] = "steps"
     """When to evaluate beside the end of the run."""
     eval_steps: PositiveInt = 500

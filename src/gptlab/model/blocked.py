@@ -7,7 +7,7 @@
 
 On a CPU with bf16 products this is two to four times as fast as PyTorch's fused kernel, whose
 products there are in float32. What it pays is memory: the weights, B H T S / 2 of them in the
-type of the queries, are kept for the way back.
+type of the queries, are kept for the way back, and with dropout its masks, as many again.
 
 Letters: B batch, T query length, S key length, H heads, K head width, N = B x H.
 """
@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 _LEAST, _MOST, _BLOCKS = 64, 256, 4
 
@@ -38,7 +39,9 @@ def blocked_attention(
         k_BSHK = k_BSHK.repeat_interleave(groups, dim=2)
         v_BSHK = v_BSHK.repeat_interleave(groups, dim=2)
     heads = (x.transpose(1, 2).flatten(0, 1).contiguous() for x in (q_BTHK, k_BSHK, v_BSHK))
-    output_NTK: Tensor = _BlockedAttention.apply(*heads, causal, mask_BTS, dropout)  # type: ignore[no-untyped-call]
+    # Products in the type of the queries, on the way back too, where autocast is over.
+    with torch.autocast(q_BTHK.device.type, enabled=False):
+        output_NTK: Tensor = _BlockedAttention.apply(*heads, causal, mask_BTS, dropout)  # type: ignore[no-untyped-call]
     return output_NTK.view(B, H, *output_NTK.shape[1:]).transpose(1, 2)
 
 
@@ -59,23 +62,25 @@ class _BlockedAttention(torch.autograd.Function):
         dropout: float,
     ) -> Tensor:
         output_NTK = torch.empty_like(q_NTK)
+        goes_back = any(ctx.needs_input_grad[:3])
         kept: list[Tensor] = []
         for rows, keys in _blocks(q_NTK.shape[1], k_NSK.shape[1], causal):
             scores = _scaled_product(q_NTK[:, rows], k_NSK[:, keys].mT)
             _hide(scores, causal, None if mask_BTS is None else mask_BTS[:, rows, keys])
-            # Autocast knows the public softmax and would make it float32.
-            weights = torch._softmax(scores, -1, False)
-            kept.append(weights)
+            weights = scores.softmax(-1)
+            kept += [weights] if goes_back else []
             if dropout:
                 noise = torch.empty_like(weights).bernoulli_(1 - dropout).div_(1 - dropout)
-                kept.append(noise)
+                kept += [noise] if goes_back else []
                 weights = weights * noise
             output_NTK[:, rows] = torch.bmm(weights, v_NSK[:, keys])
-        ctx.save_for_backward(q_NTK, k_NSK, v_NSK, *kept)
+        if goes_back:
+            ctx.save_for_backward(q_NTK, k_NSK, v_NSK, *kept)
         ctx.causal, ctx.has_noise = causal, dropout > 0
         return output_NTK
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         q_NTK, k_NSK, v_NSK, *kept = ctx.saved_tensors
         grad_NTK = grads[0]

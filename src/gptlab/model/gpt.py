@@ -143,6 +143,11 @@ class GPT(nn.Module):
         # Gemma 2, https://arxiv.org/abs/2408.00118, section 2.
         return logits if cap is None else cap * torch.tanh(logits / cap)
 
+    @property
+    def attention(self) -> str:
+        """The backend that computes attention."""
+        return cast(Block, self.blocks[0]).attention.backend
+
     def use_attention(self, backend: str) -> None:
         """Compute attention by another backend than the configuration names."""
         for block in self.blocks:

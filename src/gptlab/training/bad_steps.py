@@ -48,6 +48,8 @@ class BadStep:
     """Micro-batches, one after another."""
     factor: float
     """What each one's objective was multiplied by before its backward pass."""
+    attention: str = "auto"
+    """The backend that computed it."""
 
 
 def nonfinite_gradients(model: nn.Module) -> tuple[str, ...]:

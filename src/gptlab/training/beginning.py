@@ -26,12 +26,12 @@ def choose_computation(session: Session) -> tuple[Session, Forward]:
     config, ranks, state = session.config, session.ranks, session.state
     kind = session.arithmetic.device.type
     before = state.computation if state.computation.get("device") == kind else {}
-    backend = before.get("attention") if config.attention == AUTO else None
-    if backend is None:
-        backend = ranks.share(
-            choose_attention(session.model.config, session.arithmetic) if ranks.is_first else None
+    chosen = {"device": kind}
+    if config.attention == AUTO:
+        chosen["attention"] = before.get("attention") or ranks.share(
+            _fastest_attention(session) if ranks.is_first else None
         )
-    session.model.use_attention(backend)
+        session.model.use_attention(chosen["attention"])
     rows = -(-config.batch_size // ranks.size)
     parts = choose_parts(
         config,
@@ -46,12 +46,25 @@ def choose_computation(session: Session) -> tuple[Session, Forward]:
         # Going on from a checkpoint computes in the same parts.
         config = config.replace(micro_batch_size=-(-rows // parts))
     session = replace(session, config=config, parts=parts)
-    compiled = before.get("compile") if config.compile == AUTO else None
-    forward, cost = forward_and_cost(session, before=compiled)
-    is_compiled = "off" if forward is session.module else "on"
-    state.computation = {"device": kind, "attention": backend, "compile": is_compiled}
+    forward, cost = forward_and_cost(session, before=before.get("compile"))
+    if config.compile == AUTO:
+        chosen["compile"] = "off" if forward is session.module else "on"
+    state.computation = chosen
     session.say(describe(session, cost))
     return session, forward
+
+
+def _fastest_attention(session: Session) -> str:
+    config = session.config
+    if config.deterministic:
+        # By rule, and not by stopwatch.
+        return AUTO
+    rows = -(-config.batch_size // session.ranks.size)
+    if config.micro_batch_size is not None:
+        rows = config.micro_batch_size if isinstance(config.micro_batch_size, int) else 1
+    elif config.gradient_accumulation_steps is not None:
+        rows = -(-rows // config.gradient_accumulation_steps)
+    return choose_attention(session.model.config, session.arithmetic, rows=rows)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from gptlab.training.objective import Forward
 from gptlab.training.plan import Cost, probe, quick_probe, run_seconds
 from gptlab.training.ranks import Ranks
 from gptlab.training.session import Session
+from gptlab.training.tuning import is_positive
 
 # What compiling brings and costs on a CPU, as long as nobody has tried it there. The code of a
 # layer is made for each of them, so that deep models take longer.
@@ -32,35 +33,49 @@ def forward_and_cost(session: Session, *, before: str | None = None) -> tuple[Fo
         session: The run.
         before: What `auto` came to in the session of the run that this one goes on from.
     """
-    mode, is_open = session.config.compile, session.config.compile == "auto" and before is None
-    device, ranks = session.arithmetic.device, session.ranks
-    plain: Cost | None = None
-    if mode == "auto" and before == "off":
-        mode = "off"
-    elif is_open and device.type != "cuda":
-        plain = quick_probe(session)
-        if device.type != "cpu" or ranks.size > 1 or not _pays(session, plain):
-            return session.module, plain
-        plain = probe(session, session.module)
+    mode, kind = session.config.compile, session.arithmetic.device.type
+    if mode == "auto" and kind == "cpu" and before is None:
+        return _faster(session)
+    if mode == "auto" and (before == "off" or kind not in ("cpu", "cuda")):
+        cost = quick_probe(session)
+        if kind == "cpu" and _pays(session, cost):
+            session.say("it goes on as it began, without torch.compile; --compile on may be faster")
+        return session.module, cost
+    forward = _compiled(session, mode)
+    return forward, probe(session, forward)
+
+
+def _faster(session: Session) -> tuple[Forward, Cost]:
+    """The plain pass or the compiled one, whichever ends the run on a CPU sooner."""
+    estimate = quick_probe(session)
+    # By rule, and not by stopwatch, where the same bits are asked for.
+    if session.config.deterministic or session.ranks.size > 1 or not _pays(session, estimate):
+        return session.module, estimate
+    plain = probe(session, session.module)
     start = time.perf_counter()
-    forward = choose_forward(
+    forward = _compiled(session, "auto")
+    if forward is session.module:
+        return forward, plain
+    cost = probe(session, forward)
+    gain = {
+        "speedup": plain.seconds / cost.seconds,
+        "seconds": time.perf_counter() - start,
+    }
+    remember(_name(session), gain)
+    if gain["speedup"] < 1:
+        session.say("torch.compile makes nothing faster here, so the run goes on without it")
+        return session.module, plain
+    return forward, cost
+
+
+def _compiled(session: Session, mode: str) -> Forward:
+    return choose_forward(
         session.module,
         mode,
         try_out=lambda forward: probe(session, forward, travels=False),
         say=session.say,
-        ranks=ranks,
+        ranks=session.ranks,
     )
-    if forward is session.module:
-        return forward, quick_probe(session)
-    cost = probe(session, forward)
-    if plain is not None:
-        seconds = time.perf_counter() - start
-        gain = {"speedup": plain.seconds / cost.seconds, "seconds": seconds}
-        remember(_name(session), gain)
-        if gain["speedup"] < 1:
-            session.say("torch.compile makes nothing faster here, so the run goes on without it")
-            return session.module, plain
-    return forward, cost
 
 
 def choose_forward(
@@ -90,7 +105,9 @@ def choose_forward(
     reason = ""
     compiled: Forward = module
     try:
-        compiled = torch.compile(module)
+        # Former runs of this process would make shapes dynamic, and in the end give up.
+        torch.compiler.reset()
+        compiled = torch.compile(module, dynamic=False)
         try_out(compiled)
     except Exception as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
@@ -106,15 +123,19 @@ def choose_forward(
 def _pays(session: Session, plain: Cost) -> bool:
     """Whether compiling saves clearly more of the run than it takes."""
     usual = _SECONDS + _SECONDS_A_LAYER * session.config.num_layers
-    gain = recalled(_name(session)) or {"speedup": _USUAL_SPEEDUP, "seconds": usual}
+    gain = {"speedup": _USUAL_SPEEDUP, "seconds": usual}
+    known = recalled(_name(session))
+    if isinstance(known, dict) and all(is_positive(known.get(name)) for name in gain):
+        gain = known
     saved = run_seconds(session, plain) * (1 - 1 / gain["speedup"])
-    return bool(saved > _MARGIN * gain["seconds"])
+    return saved > _MARGIN * gain["seconds"]
 
 
 def _name(session: Session) -> str:
-    config, rows = session.model.config, session.config.batch_size // session.parts
-    return (
-        f"compiling {session.arithmetic.precision}, {config.num_layers} layers of "
-        f"{config.embed_dim}, {config.n_heads} heads, {rows} x {config.seq_len}, "
-        f"vocabulary {config.vocab_size}"
-    )
+    """What decides how long compiling takes and what it brings."""
+    config, rows = session.config, -(-session.config.batch_size // session.parts)
+    parts = f"{rows} rows, loss_chunk {config.loss_chunk}"
+    if config.activation_checkpointing:
+        parts += ", checkpointed"
+    model = session.model.config.model_dump_json(exclude_defaults=True)
+    return f"compiling {session.arithmetic.precision}, {parts}, {session.model.attention}, {model}"

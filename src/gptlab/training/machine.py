@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+import gptlab
 from gptlab.training.files import replace_text
 
 _FILE = "machine.json"
@@ -26,18 +27,21 @@ def processor() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def measured(what: str, measure: Callable[[], Any]) -> Any:
+def measured(
+    what: str, measure: Callable[[], Any], *, is_valid: Callable[[Any], bool] = bool
+) -> Any:
     """The result of `measure`, or of an earlier run's on this machine.
 
     Results live in machine.json in the user's cache folder; one is measured anew for another
-    processor, number of threads or version of torch.
+    processor, number of threads or version of torch or gptlab.
 
     Args:
         what: Names the result.
         measure: Gives something that JSON can hold.
+        is_valid: Whether an earlier result is one; the file may have been edited.
     """
     result = recalled(what)
-    if result is None:
+    if result is None or not is_valid(result):
         result = measure()
         remember(what, result)
     return result
@@ -50,15 +54,19 @@ def recalled(what: str) -> Any:
 
 def remember(what: str, result: Any) -> None:
     """Keep a result for later runs; where it can't be written, they measure again."""
+    path = _path()
+    if not path.is_absolute():
+        # Nobody's home: such a user has nowhere to keep it.
+        return
     with suppress(OSError):
-        path = _path()
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_text(path, json.dumps({**_read(), _key(what): result}, indent=1) + "\n")
 
 
 def _key(what: str) -> str:
     threads = torch.get_num_threads()
-    return f"{what} | {processor()}, {threads} threads, torch {torch.__version__}"
+    versions = f"torch {torch.__version__}, gptlab {gptlab.__version__}"
+    return f"{what} | {processor()}, {threads} threads, {versions}"
 
 
 def _read() -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from gptlab.errors import TrainingError
+from gptlab.training.allocation import give_freed_memory_back
 
 _ROOT = Path("/")
 _NO_MEMORY = re.compile("(allocate|enough|out of) memory")
@@ -31,7 +32,8 @@ def explained_memory() -> Iterator[None]:
             raise
         raise TrainingError(
             "the run does not fit into memory; write --micro_batch_size auto, "
-            "--activation_checkpointing, or a smaller --seq_len, --embed_dim or --num_layers"
+            "--activation_checkpointing, --attention sdpa, or a smaller --seq_len, --embed_dim or "
+            "--num_layers"
         ) from error
 
 
@@ -59,6 +61,7 @@ def restart_peak(device: torch.device) -> int:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     else:
+        give_freed_memory_back()
         # 5 stands for the peak, https://docs.kernel.org/filesystems/proc.html.
         Path("/proc/self/clear_refs").write_text("5")
     return peak_memory(device)

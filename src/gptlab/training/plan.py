@@ -2,11 +2,12 @@
 
 import math
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 
 from gptlab.config import TrainConfig
 from gptlab.data.text_size import MeasuredDataset
-from gptlab.training.memory import peak_memory
+from gptlab.training.memory import peak_memory, restart_peak
 from gptlab.training.micro_batches import split
 from gptlab.training.objective import Forward
 from gptlab.training.parallelism import synchronised
@@ -74,6 +75,8 @@ def quick_probe(session: Session) -> Cost:
     rows = -(-session.config.batch_size // session.ranks.size // session.parts)
     few = -(-rows // _TRIED)
     before = peak_memory(device)
+    with suppress(OSError):
+        before = restart_peak(device)
     cost = probe(session, module, rows=few)
     seconds = cost.seconds * rows * session.parts / few
     if seconds < _QUICK_SECONDS:

@@ -21,7 +21,7 @@ from gptlab.data.sampler import Sampler
 from gptlab.errors import ConfigError
 from gptlab.model import GPT
 from gptlab.tokenizer import load_tokenizer
-from gptlab.training.allocation import keep_freed_memory
+from gptlab.training.allocation import keep_freed_memory, prefer_huge_pages
 from gptlab.training.inputs import Inputs, load_inputs
 from gptlab.training.key_tokens import find_key_ids, read_words
 from gptlab.training.loader import BatchLoader, DeviceBatch
@@ -121,12 +121,14 @@ def open_session(config: TrainConfig, ranks: Ranks | None = None) -> Session:
     Raises:
         GptlabError: A setting, a file or a device does not fit.
     """
-    keep_freed_memory()
+    prefer_huge_pages()
     ranks = ranks or Ranks()
     is_silent = config.quiet or not ranks.is_first
     tell: Say = (lambda _line: None) if is_silent else say
     config, start = ranks.together(lambda: _choose(config))
     arithmetic = choose_arithmetic(ranks.device(config.device), config.precision)
+    if arithmetic.device.type == "cpu":
+        keep_freed_memory()
     saved_tokenizer = None if start.checkpoint is None else load_tokenizer(start.checkpoint)
     inputs = ranks.first(lambda: load_inputs(config, saved=saved_tokenizer, say=tell))
     config = config.replace(

@@ -29,7 +29,7 @@ from gptlab.training.weight_average import WeightAverage
 if TYPE_CHECKING:
     from gptlab.training.session import Session
 
-VERSION = 3
+VERSION = 2
 """Of what lies in `trainer/`."""
 SHARDS = "shards"
 _TENSORS = "optimizer.safetensors"

@@ -73,8 +73,12 @@ class TrainState:
         Raises:
             ValueError: There is more or less in it.
         """
+        # Of a run by a gptlab that left nothing open.
+        values = {"computation": {}, **values}
         if values.keys() != {item.name for item in fields(cls)}:
             raise ValueError("these are not the fields of a state")
+        if not isinstance(values["computation"], dict):
+            raise ValueError("how it was computed is no table")
         return cls(**values)
 
 

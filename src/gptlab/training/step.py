@@ -111,6 +111,7 @@ def _leave_out(
         seed=seed,
         parts=session.parts,
         factor=factor,
+        attention=session.model.attention,
     )
     path = dump(
         session.folder,

@@ -3,6 +3,7 @@
 Letters: B batch, T length, H heads, K head width.
 """
 
+import math
 import statistics
 import time
 from collections.abc import Callable
@@ -13,35 +14,49 @@ from torch import Tensor
 from gptlab.config import ModelConfig
 from gptlab.model.attention import attend, usual_backend
 from gptlab.training.machine import measured
+from gptlab.training.memory import available_memory
 from gptlab.training.precision import Arithmetic
 
-_ROWS = 4
+# Tokens to try attention with, and a call that takes so long is the only one.
+_TOKENS = 4096
 _ROUNDS = 5
+_LONG_SECONDS = 1.0
 # Only what is clearly faster than the usual choice is preferred to it.
 _CLEAR = 1.1
+# Share of the free memory that attention weights may take, and what is assumed to be free where the
+# system does not tell.
+_SHARE = 0.25
+_ASSUMED_FREE = 8 * 2**30
 _SMALL_PRODUCT, _PRODUCT = 256, 2048
 _FAST = 2e10
 
 
-def choose_attention(config: ModelConfig, arithmetic: Arithmetic) -> str:
+def choose_attention(config: ModelConfig, arithmetic: Arithmetic, *, rows: int) -> str:
     """The backend that trains fastest for models of this shape, where the settings leave it open.
 
-    On a GPU PyTorch itself chooses among kernels, which `auto` stands for.
+    One whose attention weights would crowd the memory is out. On a GPU PyTorch itself chooses
+    among kernels, which `auto` stands for.
+
+    Args:
+        config: The model.
+        arithmetic: Where and in what it trains.
+        rows: Windows computed at once.
     """
     if config.attention != "auto" or arithmetic.device.type != "cpu":
         return config.attention
-    dtype = arithmetic.dtype
-    usual = usual_backend(arithmetic.device, dtype, length=config.seq_len)
+    if _kept_bytes(config, arithmetic, rows=rows) > _SHARE * _free_memory(arithmetic.device):
+        return "sdpa"
+    usual = usual_backend(arithmetic.device, arithmetic.dtype, length=config.seq_len)
+    candidates = ("sdpa", "blocked")
 
     def fastest() -> str:
-        times = {
-            name: _seconds(_attention_step(name, config, dtype)) for name in ("sdpa", "blocked")
-        }
+        times = {name: _seconds(_attention_step(name, config, arithmetic)) for name in candidates}
         best = min(times, key=times.__getitem__)
         return best if times[usual] > _CLEAR * times[best] else usual
 
     shape = f"T {config.seq_len}, {config.n_heads}/{config.kv_heads} x {config.head_dim}"
-    return str(measured(f"attention {arithmetic.precision}, {shape}", fastest))
+    what = f"attention {arithmetic.precision}, {shape}, dropout {config.dropout:g}"
+    return str(measured(what, fastest, is_valid=candidates.__contains__))
 
 
 def product_rate(arithmetic: Arithmetic) -> float:
@@ -57,22 +72,42 @@ def product_rate(arithmetic: Arithmetic) -> float:
         # What the processor has no instructions for would take minutes.
         return slow if slow < _FAST else max(slow, rate(_PRODUCT))
 
-    return float(measured(f"products {arithmetic.precision}", best))
+    return float(measured(f"products {arithmetic.precision}", best, is_valid=is_positive))
+
+
+def is_positive(value: object) -> bool:
+    """Whether it is a number above zero."""
+    return isinstance(value, int | float) and 0 < value < math.inf
+
+
+def _kept_bytes(config: ModelConfig, arithmetic: Arithmetic, *, rows: int) -> int:
+    """What attention by blocks keeps of a pass through the model for the way back."""
+    weights = rows * config.n_heads * config.seq_len**2 // 2
+    kinds = 2 if config.dropout else 1
+    return config.num_layers * kinds * weights * arithmetic.dtype.itemsize
+
+
+def _free_memory(device: torch.device) -> int:
+    try:
+        return available_memory(device)
+    except OSError:
+        return _ASSUMED_FREE
 
 
 def _attention_step(
-    backend: str, config: ModelConfig, dtype: torch.dtype
+    backend: str, config: ModelConfig, arithmetic: Arithmetic
 ) -> Callable[[], tuple[Tensor, ...]]:
     generator = torch.Generator().manual_seed(0)
+    rows = max(1, _TOKENS // config.seq_len)
     inputs = [
-        torch.randn(
-            _ROWS, config.seq_len, heads, config.head_dim, generator=generator, dtype=dtype
-        ).requires_grad_()
+        torch.randn(rows, config.seq_len, heads, config.head_dim, generator=generator)
+        .to(arithmetic.dtype)
+        .requires_grad_()
         for heads in (config.n_heads, config.kv_heads, config.kv_heads)
     ]
 
     def step() -> tuple[Tensor, ...]:
-        output = attend(*inputs, backend=backend)
+        output = attend(*inputs, backend=backend, dropout=config.dropout)
         return torch.autograd.grad(output, inputs, torch.ones_like(output))
 
     return step
@@ -83,10 +118,12 @@ def _seconds(work: Callable[[], object]) -> float:
 
 
 def _times(work: Callable[[], object]) -> list[float]:
-    """Seconds of some calls; a first one warms up."""
-    times = []
+    """Seconds of some calls; a first one warms up, unless it takes long."""
+    times: list[float] = []
     for _ in range(1 + _ROUNDS):
         start = time.perf_counter()
         work()
         times.append(time.perf_counter() - start)
+        if times[0] > _LONG_SECONDS:
+            return times
     return times[1:]
