@@ -350,7 +350,12 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "growth": Benchmark(
         "How the cost grows", "benchmarks/train_throughput.py --growth", growth_tables
     ),
-    "time_to_loss": Benchmark("Time to a loss", "benchmarks/time_to_loss.py", time_to_loss_tables),
+    "time_to_loss": Benchmark(
+        "Time to a loss", "benchmarks/time_to_loss.py TEXT --nanogpt FOLDER", time_to_loss_tables
+    ),
+    "ablation": Benchmark(
+        "What each part brings", "benchmarks/time_to_loss.py TEXT --ablation", time_to_loss_tables
+    ),
     "memory": Benchmark(
         "Memory of training", "benchmarks/memory.py --nanogpt FOLDER", memory_tables
     ),

@@ -62,7 +62,11 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "n_heads": 4,
         "seq_len": 128,
         "batch_size": 32,
-        "learning_rate": 2e-3,
+        # What benchmarks/time_to_loss.py --ablation found to win at this size.
+        "residual_init": "zero",
+        "optimizer": "muon",
+        "learning_rate": 5e-3,
+        "momentum": 0.9,
         "max_steps": 1500,
         "eval_steps": 250,
     },
