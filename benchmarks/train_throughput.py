@@ -258,9 +258,11 @@ def draw_growth(rows: list[dict[str, Any]]) -> None:
             axis.plot(values, figures, marker="o")
             axis.set_xscale("log", base=2)
             axis.set_xticks(values, [f"{value:,}" for value in values])
-            axis.set_ylim(bottom=0)
             axis.grid(alpha=0.3)
         axes[1][column].set_xlabel(changed)
+    for axis in axes[:, 0]:
+        # Shared along the row, so only once all of it is drawn.
+        axis.set_ylim(bottom=0)
     axes[0][0].set_ylabel("tokens/s")
     axes[1][0].set_ylabel("memory of the process, GiB")
     figure.savefig(PICTURE, dpi=110)

@@ -102,10 +102,10 @@ def test_an_attention_that_is_none_is_measured_again(cache, value):
 
 @pytest.mark.parametrize("value", ["x", 0, -1, [], None])
 def test_a_rate_that_is_none_is_measured_again(cache, value):
-    rate = product_rate(CPU)
+    product_rate(CPU)
     (key,) = json.loads(cache.read_text())
     cache.write_text(json.dumps({key: value}))
-    assert product_rate(CPU) == pytest.approx(rate, rel=0.99)
+    assert product_rate(CPU) > 1e7
 
 
 def test_a_call_that_takes_long_is_the_only_one(monkeypatch):

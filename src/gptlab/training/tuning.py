@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gptlab.config import ModelConfig
 from gptlab.model.attention import attend, usual_backend
-from gptlab.training.machine import measured
+from gptlab.training.machine import measured, recalled, remember
 from gptlab.training.memory import available_memory
 from gptlab.training.precision import Arithmetic
 
@@ -28,7 +28,8 @@ _CLEAR = 1.1
 _SHARE = 0.25
 _ASSUMED_FREE = 8 * 2**30
 _SMALL_PRODUCT, _PRODUCT = 256, 2048
-_FAST = 2e10
+_PRODUCTS = 2
+_FAST = 1e10
 
 
 def choose_attention(config: ModelConfig, arithmetic: Arithmetic, *, rows: int) -> str:
@@ -60,19 +61,25 @@ def choose_attention(config: ModelConfig, arithmetic: Arithmetic, *, rows: int) 
 
 
 def product_rate(arithmetic: Arithmetic) -> float:
-    """Operations a second in the matrix products of a CPU: the best of some large ones."""
+    """Operations a second in the matrix products of a CPU: the best of some large ones.
+
+    The best of all runs so far on this machine, for it may be busy during one.
+    """
 
     def rate(size: int) -> float:
         generator = torch.Generator().manual_seed(0)
         a, b = torch.randn(2, size, size, generator=generator).to(arithmetic.dtype)
-        return 2 * size**3 / min(_times(lambda: a @ b))
+        return 2 * size**3 / min(_times(lambda: a @ b, rounds=_PRODUCTS))
 
-    def best() -> float:
-        slow = rate(_SMALL_PRODUCT)
-        # What the processor has no instructions for would take minutes.
-        return slow if slow < _FAST else max(slow, rate(_PRODUCT))
-
-    return float(measured(f"products {arithmetic.precision}", best, is_valid=is_positive))
+    what = f"products {arithmetic.precision}"
+    known, now = recalled(what), rate(_SMALL_PRODUCT)
+    # What the processor has no instructions for would take minutes.
+    if now > _FAST:
+        now = max(now, rate(_PRODUCT))
+    if is_positive(known) and known >= now:
+        return float(known)
+    remember(what, now)
+    return now
 
 
 def is_positive(value: object) -> bool:
@@ -117,10 +124,10 @@ def _seconds(work: Callable[[], object]) -> float:
     return statistics.median(_times(work))
 
 
-def _times(work: Callable[[], object]) -> list[float]:
+def _times(work: Callable[[], object], *, rounds: int = _ROUNDS) -> list[float]:
     """Seconds of some calls; a first one warms up, unless it takes long."""
     times: list[float] = []
-    for _ in range(1 + _ROUNDS):
+    for _ in range(1 + rounds):
         start = time.perf_counter()
         work()
         times.append(time.perf_counter() - start)
