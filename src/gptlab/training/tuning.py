@@ -7,6 +7,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -65,21 +66,26 @@ def product_rate(arithmetic: Arithmetic) -> float:
 
     The best of all runs so far on this machine, for it may be busy during one.
     """
-
-    def rate(size: int) -> float:
-        generator = torch.Generator().manual_seed(0)
-        a, b = torch.randn(2, size, size, generator=generator).to(arithmetic.dtype)
-        return 2 * size**3 / min(_times(lambda: a @ b, rounds=_PRODUCTS))
-
     what = f"products {arithmetic.precision}"
-    known, now = recalled(what), rate(_SMALL_PRODUCT)
-    # What the processor has no instructions for would take minutes.
-    if now > _FAST:
-        now = max(now, rate(_PRODUCT))
+    known, now = recalled(what), _rate_now(arithmetic.dtype)
     if is_positive(known) and known >= now:
         return float(known)
     remember(what, now)
     return now
+
+
+@cache
+def _rate_now(dtype: torch.dtype) -> float:
+    """The rate of products in a type, tried once in a process."""
+
+    def rate(size: int) -> float:
+        generator = torch.Generator().manual_seed(0)
+        a, b = torch.randn(2, size, size, generator=generator).to(dtype)
+        return 2 * size**3 / min(_times(lambda: a @ b, rounds=_PRODUCTS))
+
+    small = rate(_SMALL_PRODUCT)
+    # What the processor has no instructions for would take minutes.
+    return max(small, rate(_PRODUCT)) if small > _FAST else small
 
 
 def is_positive(value: object) -> bool:
