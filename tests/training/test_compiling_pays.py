@@ -72,6 +72,13 @@ def test_where_it_brings_nothing_the_run_goes_on_without(tiny, speeds, capsys):
     assert forward_and_cost(session)[0] is session.module
 
 
+def test_a_plain_pass_that_was_asked_for_is_not_tried_in_full(tiny, monkeypatch):
+    monkeypatch.setattr(compiling, "probe", None)
+    monkeypatch.setattr(compiling, "quick_probe", lambda _session: Cost(2.0, 0))
+    session = open_session(tiny(compile="off"))
+    assert forward_and_cost(session) == (session.module, Cost(2.0, 0))
+
+
 @pytest.mark.parametrize(("before", "is_compiled"), [("on", True), ("off", False)])
 def test_a_run_goes_on_as_it_began(session, speeds, before, is_compiled):
     speeds(100.0 if before == "off" else 0.1, 0.05)

@@ -42,7 +42,8 @@ def forward_and_cost(session: Session, *, before: str | None = None) -> tuple[Fo
             session.say("it goes on as it began, without torch.compile; --compile on may be faster")
         return session.module, cost
     forward = _compiled(session, mode)
-    return forward, probe(session, forward)
+    is_plain = forward is session.module
+    return forward, quick_probe(session) if is_plain else probe(session, forward)
 
 
 def _faster(session: Session) -> tuple[Forward, Cost]:
