@@ -56,6 +56,13 @@ class KVCache:
         """Adopt the lengths of the rows that `view` shares."""
         self.lengths[view._rows] = view.lengths
 
+    def take_rows(self, order: Sequence[int]) -> None:
+        """Make row i what row `order[i]` is now; rows may come several times, and be left out."""
+        index = torch.tensor(order, device=self.device)
+        self._keys = [keys[index] for keys in self._keys]
+        self._values = [values[index] for values in self._values]
+        self.lengths = [self.lengths[row] for row in order]
+
     def forget(self, row: int) -> None:
         """Empty a row."""
         self.lengths[row] = 0
