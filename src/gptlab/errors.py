@@ -33,6 +33,10 @@ class TrainingError(GptlabError):
     """A run can't go on: its numbers are no longer finite."""
 
 
+class GenerationError(GptlabError):
+    """A text can't be generated."""
+
+
 class WorkerError(GptlabError):
     """A process that shared the work was killed."""
 

@@ -45,8 +45,9 @@ def slow_ids(model, prompt, config, *, seed=0):
     seq_len, ids, new = model.config.seq_len, list(prompt), []
     context = ids[-seq_len:]
     for _ in range(config.max_new_tokens):
-        logits = model(torch.tensor([context]))[0, -1]
-        token = choose(logits, torch.tensor(ids), config, generator)
+        logits = model(torch.tensor([context]))[:, -1]
+        uniform = torch.rand(1, dtype=torch.float64, generator=generator)
+        token = choose(logits, config, uniform, contexts=[ids], new=[len(new)]).item()
         if token == EOS and not config.ignore_eos:
             break
         new.append(token)
@@ -64,6 +65,7 @@ sampling = st.builds(
     temperature=st.sampled_from([0, 0.7, 1.5]),
     top_k=st.sampled_from([None, 5]),
     repetition_penalty=st.sampled_from([1.0, 1.5]),
+    presence_penalty=st.sampled_from([0.0, 1.5]),
     ignore_eos=st.booleans(),
 )
 

@@ -24,6 +24,7 @@ class Row:
 
     def __init__(self, prompt: Sequence[int], generator: torch.Generator) -> None:
         self.ids = list(prompt)
+        self.prompt_length = len(prompt)
         self.generator = generator
         self.done = False
         """Whoever reads the tokens may set it."""
@@ -75,8 +76,16 @@ def continue_rows(
         for index, row in enumerate(rows):
             if row.done:
                 continue
-            context = torch.tensor(row.ids, device=logits_BV.device)
-            token = choose(logits_BV[index], context, config, row.generator)
+            uniform = torch.rand(1, dtype=torch.float64, generator=row.generator)
+            token = int(
+                choose(
+                    logits_BV[index : index + 1],
+                    config,
+                    uniform,
+                    contexts=[row.ids],
+                    new=[len(row.ids) - row.prompt_length],
+                )
+            )
             row.ids.append(token)
             row.done = token == eos_id and not config.ignore_eos
             if not row.done:
