@@ -71,7 +71,7 @@ class EvalCommand(CommandLine):
     """Programs to run at a time; one a core if not given."""
     seed: Seed = 0
     """Of the lines and of the samples."""
-    batch_size: PositiveInt = 8
+    batch_size: PositiveInt = 10
     """Windows to read, or texts to write, at once."""
     device: str = "auto"
     """cpu, cuda, ...; 'auto' takes a GPU where there is one."""

@@ -4,7 +4,7 @@ from gptlab.evaluation.comparison import Comparison, Difference
 from gptlab.evaluation.completion import LineScores, sample_lines, score_lines
 from gptlab.evaluation.held_out import Subject, held_out_text, open_subject
 from gptlab.evaluation.models import compare_models
-from gptlab.evaluation.pass_at_k import PassScores, pass_at_k, score_samples, write_samples
+from gptlab.evaluation.pass_at_k import PassScores, score_samples, write_samples
 from gptlab.evaluation.problems import Problem, Sample, read_problems
 from gptlab.evaluation.seeds import compare
 from gptlab.evaluation.tokens import TokenScores, score_tokens
@@ -22,7 +22,6 @@ __all__ = [
     "compare_models",
     "held_out_text",
     "open_subject",
-    "pass_at_k",
     "read_problems",
     "sample_lines",
     "score_lines",

@@ -72,27 +72,26 @@ def write_samples(
 ) -> list[Sample]:
     """What the model writes for each of `problems`, `samples` times, problem by problem.
 
-    The same seed, batch size and machine give the same samples.
+    The samples of a problem depend on the seed, its task_id and the batch size, and not on what
+    other problems there are.
 
     Args:
         subject: The model.
         problems: What to write.
         samples: Of each problem.
-        config: How to draw; with a seed.
-        batch_size: Samples to write at once.
+        config: How to draw.
+        batch_size: Samples of a problem to write at once.
     """
     generator = Generator(subject.model, subject.tokenizer)
-    wanted = [problem for problem in problems for _ in range(samples)]
     written: list[Sample] = []
-    for first in tqdm(range(0, len(wanted), batch_size), "samples", disable=None):
-        batch = wanted[first : first + batch_size]
-        # Copies of a prompt differ within a batch, by their order in it.
-        seed = random.Random(f"{config.seed} {first}").getrandbits(32)
-        with subject.arithmetic.autocast():
-            texts = generator.generate(
-                [problem.prompt for problem in batch], config.replace(seed=seed)
-            )
-        written += [Sample(p.task_id, text) for p, text in zip(batch, texts, strict=True)]
+    for problem in tqdm(problems, "problems", disable=None):
+        for first in range(0, samples, batch_size):
+            # Within a batch, copies of a prompt differ by themselves.
+            seed = random.Random(f"{config.seed} {problem.task_id} {first}").getrandbits(32)
+            prompts = [problem.prompt] * min(batch_size, samples - first)
+            with subject.arithmetic.autocast():
+                texts = generator.generate(prompts, config.replace(seed=seed))
+            written += [Sample(problem.task_id, text) for text in texts]
     return written
 
 
