@@ -78,7 +78,7 @@ def _of_models(command: CompareCommand) -> "Comparison":
     # Here, so that --help and a bad flag are answered without torch.
     from gptlab.evaluation import compare_models
 
-    a, b = (_model_of(name, command) for name in command.what)
+    a, b = (find_model(name, Path(command.runs_dir)) for name in command.what)
     return compare_models(a, b, device=command.device, precision=command.precision)
 
 
@@ -94,9 +94,9 @@ def _of_seeds(command: CompareCommand) -> "Comparison | None":
         return None
 
 
-def _model_of(name: str, command: CompareCommand) -> Path:
-    """The run or the checkpoint that `name` means, in --runs_dir or where it says."""
-    for path in (Path(command.runs_dir, name), Path(name)):
+def find_model(name: str, runs: Path) -> Path:
+    """The run or the checkpoint that `name` means, in `runs` or where it says."""
+    for path in (runs / name, Path(name)):
         # "RUN/best" is no folder, but stands for one in the run.
         if path.exists() or (path.parent / _SETTINGS).is_file():
             return path

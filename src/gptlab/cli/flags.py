@@ -107,7 +107,9 @@ class _HelpFormatter(RawDescriptionHelpFormatter):
         super().add_usage(usage or f"%(prog)s {self._words}[flags]", *args, **more)
 
     def format_help(self) -> str:
-        text = super().format_help().replace("tuple[str,...]", "str ...")
+        text = re.sub(r"tuple\[(\w+),\.\.\.\]", r"\1 ...", super().format_help())
+        # A flag of one letter has two dashes too.
+        text = re.sub(r"^  -(\w) ", r"  --\1 ", text, flags=re.MULTILINE)
         text = re.sub(r"\s+\(default:\s+\(\)\)", "", text)
         return re.sub(r"(\(default:\s+)\('([^']*)',\)\)", r"\1\2)", text)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from gptlab.errors import ConfigError
 from gptlab.training.files import replace_text
@@ -105,8 +106,7 @@ def paired_difference(
     """The mean of b - a over pairs, with Student's t interval around it.
 
     With `weights`, `a` and `b` are sums over so many things each, and the means are those over all
-    things: a ratio of sums, whose variance is linearised (Cochran 1977, Sampling Techniques, 6.4).
-    Without them, that is the plain paired t-test.
+    things, as `mean_and_error` has them. Without them, that is the plain paired t-test.
 
     Args:
         a: (n,) numbers of A, at least two.
@@ -122,11 +122,8 @@ def paired_difference(
         raise ConfigError(f"there is {count} pair to compare, but an interval needs at least 2")
     sums_a, sums_b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     sizes = np.ones(count) if weights is None else np.asarray(weights, np.float64)
-    differences = sums_b - sums_a
     total = sizes.sum()
-    mean = differences.sum() / total
-    residuals = differences - mean * sizes
-    error = math.sqrt(count / (count - 1) * float(residuals @ residuals)) / total
+    mean, error = mean_and_error(sums_b - sums_a, sizes)
     half = float(student_t.ppf((1 + CONFIDENCE) / 2, count - 1)) * error
     if error > 0:
         p_value = float(2 * student_t.sf(abs(mean) / error, count - 1))
@@ -135,12 +132,35 @@ def paired_difference(
     return Difference(
         a=float(sums_a.sum() / total),
         b=float(sums_b.sum() / total),
-        difference=float(mean),
-        low=float(mean - half),
-        high=float(mean + half),
+        difference=mean,
+        low=mean - half,
+        high=mean + half,
         p_value=p_value,
         pairs=count,
     )
+
+
+def mean_and_error(sums: npt.ArrayLike, sizes: npt.ArrayLike | None = None) -> tuple[float, float]:
+    """The mean over all things of some samples of them, and its standard error.
+
+    The samples differ in size, so it is a ratio of sums, whose variance is linearised (Cochran
+    1977, Sampling Techniques, 6.4). Where all sizes are 1, that is the plain standard error.
+
+    Args:
+        sums: (n,) the sum over the things in each sample.
+        sizes: (n,) how many things that are, in all more than none; 1 each if None.
+
+    Returns:
+        The mean and the error, which is NaN for a single sample.
+    """
+    totals = np.asarray(sums, np.float64)
+    counts = np.ones_like(totals) if sizes is None else np.asarray(sizes, np.float64)
+    mean = float(totals.sum() / counts.sum())
+    if len(totals) < 2:
+        return mean, math.nan
+    residuals = totals - mean * counts
+    squares = len(totals) / (len(totals) - 1) * float(residuals @ residuals)
+    return mean, math.sqrt(squares) / float(counts.sum())
 
 
 def require_scipy() -> Any:

@@ -56,7 +56,7 @@ def compare_models(
             f"the windows of {names[0]} have {length} tokens, but {names[1]} reads {other}; write "
             "them the other way round"
         )
-    settings = [_settings_of(folder) for folder in folders]
+    settings = [settings_of(folder) for folder in folders]
     inputs = load_inputs(settings[0], saved=tokenizers[0], say=lambda _line: None)
     losses = [
         window_losses(model, inputs.evaluation, length=length, config=config, arithmetic=arithmetic)
@@ -120,8 +120,12 @@ def _token_losses(
     return losses_BT, torch.ones_like(losses_BT) if batch.weights is None else batch.weights
 
 
-def _settings_of(checkpoint: Path) -> TrainConfig:
-    """The settings of the run that `checkpoint` lies in."""
+def settings_of(checkpoint: Path) -> TrainConfig:
+    """The settings of the run that `checkpoint` lies in.
+
+    Raises:
+        ConfigError: It lies in none.
+    """
     settings = saved_config(checkpoint.parent)
     if settings is None:
         raise ConfigError(

@@ -83,8 +83,8 @@ def load_inputs(config: TrainConfig, *, saved: Tokenizer | None, say: Say) -> In
         raise _too_short(config, evaluation[0], held_out[0])
     seq_len = _seq_len(config, [*(data.dataset for data in train), *held_out])
     floor = _floor(evaluation[0], held_out[0]) if len(evaluation) == 1 else None
-    measured = tuple(_measured(dataset, tokenizer) for dataset in held_out)
-    return Inputs(tokenizer, train, measured, seq_len, floor)
+    evaluated = tuple(measured(dataset, tokenizer) for dataset in held_out)
+    return Inputs(tokenizer, train, evaluated, seq_len, floor)
 
 
 def write_shipped_data(config: TrainConfig, say: Say) -> None:
@@ -133,8 +133,12 @@ def _verify(datasets: Iterable[TokenDataset]) -> None:
         known |= dataset.verify(known=known)
 
 
-def _measured(dataset: TokenDataset, tokenizer: Tokenizer) -> TokenDataset:
-    """`dataset`, and how much text its windows predict where they are its own."""
+def measured(dataset: TokenDataset, tokenizer: Tokenizer) -> TokenDataset:
+    """`dataset`, and how much text its windows predict where they are its own.
+
+    Raises:
+        DataError: It has no window, or another tokenizer made it.
+    """
     if not has_own_windows(dataset):
         return dataset
     return MeasuredDataset(dataset.folder, tokenizer=tokenizer)

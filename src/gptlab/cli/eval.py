@@ -1,0 +1,206 @@
+"""gptlab-eval: how good a trained model is, on a text, at its lines, or at programming problems."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+
+from gptlab.cli.compare import find_model
+from gptlab.cli.eval_output import (
+    TEXT_OF_RUN,
+    check_file,
+    line_rows,
+    pass_rows,
+    save,
+    table,
+    token_rows,
+)
+from gptlab.cli.flags import CommandLine
+from gptlab.cli.main import run
+from gptlab.config import SamplingConfig
+from gptlab.config.sampling import Probability
+from gptlab.config.settings import Seed, Source
+from gptlab.config.training import Precision
+from gptlab.errors import ConfigError
+
+if TYPE_CHECKING:
+    from gptlab.evaluation import Problem, Subject
+
+_LINE_TOKENS, _PROGRAM_TOKENS = 128, 256
+_USUAL_K = (1, 10, 100)
+
+
+class EvalCommand(CommandLine):
+    """Measure a trained model: its loss on a text, the lines it writes, the problems it solves.
+
+    MODEL is a run, its newest checkpoint then, or a checkpoint folder. Without another mode, the
+    loss is measured on --data, or on the evaluation text of the model's run.
+    """
+
+    positional: ClassVar[str | None] = "model"
+
+    model: tuple[Source, ...] = ()
+    """The run, by name or by folder, or a checkpoint; RUN/best is a run's best."""
+    data: tuple[Source, ...] = ()
+    """Texts, folders of texts, prepared datasets; the run's evaluation text if not given."""
+    field: Source = "text"
+    """The key or the column that holds the text, where a file has rows."""
+    completion: bool = False
+    """Also say how many next lines the model writes exactly."""
+    lines: PositiveInt = 200
+    """Lines to draw from the text for --completion."""
+    humaneval: Source | None = None
+    """Instead of a text, a file of programming problems, as JSON lines in HumanEval's format."""
+    samples: PositiveInt = 10
+    """Programs to write for each problem."""
+    k: tuple[PositiveInt, ...] = ()
+    """For which k to give pass@k; 1, 10 and 100 if not given, up to --samples."""
+    temperature: NonNegativeFloat = 0.8
+    """Of the samples; 0 always takes the likeliest token."""
+    top_p: Probability = 0.95
+    """Draw from the smallest set of tokens that holds this much probability."""
+    max_new_tokens: PositiveInt | None = None
+    """Tokens to write at most; 128 for a line, 256 for a program if not given."""
+    allow_execution: bool = False
+    """Run the programs that the model writes, on this machine and as this user."""
+    samples_only: Source | None = None
+    """Instead of running the programs, write them to this file, as JSON lines."""
+    timeout: PositiveFloat = 5.0
+    """Seconds for each program."""
+    workers: PositiveInt | None = None
+    """Programs to run at a time; one a core if not given."""
+    seed: Seed = 0
+    """Of the lines and of the samples."""
+    batch_size: PositiveInt = 10
+    """Windows to read, or texts to write, at once."""
+    device: str = "auto"
+    """cpu, cuda, ...; 'auto' takes a GPU where there is one."""
+    precision: Precision = "auto"
+    """Arithmetic of matrix products."""
+    runs_dir: str = "runs"
+    """Where to look for a run that is given by name, and to keep encoded texts."""
+    output: Source | None = None
+    """File to which all figures are written as JSON; one that is there is replaced."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.humaneval is None:
+            for name in ("allow_execution", "samples_only", "k", "samples"):
+                if name in self.model_fields_set and getattr(self, name):
+                    raise ConfigError(f"--{name} is for programs; write --humaneval FILE with it")
+            return self
+        if self.completion or self.data:
+            other = "completion" if self.completion else "data"
+            raise ConfigError(f"--humaneval brings its own problems; leave --{other} out")
+        if self.allow_execution and self.samples_only:
+            raise ConfigError(
+                "--allow_execution and --samples_only exclude each other; write one of them"
+            )
+        if not self.allow_execution and not self.samples_only:
+            raise ConfigError(
+                "--humaneval runs programs that a model wrote, limited in resources but in no "
+                "sandbox; write --allow_execution for that, or --samples_only FILE to run them "
+                "elsewhere"
+            )
+        too_large = [k for k in self.k if k > self.samples]
+        if too_large:
+            raise ConfigError(
+                f"k is {too_large[0]}, but there are {self.samples} samples of a problem; write "
+                f"--samples {too_large[0]} or more"
+            )
+        return self
+
+
+def main() -> None:
+    """Entry point of the command."""
+    run(_evaluate, EvalCommand, prog="gptlab-eval")
+
+
+def _evaluate(command: EvalCommand) -> None:
+    if len(command.model) != 1:
+        raise ConfigError(
+            f"it takes one model to evaluate, not {len(command.model)}; name a run or a "
+            "checkpoint, as in gptlab-eval runs/NAME"
+        )
+    for name in ("output", "samples_only"):
+        if file := getattr(command, name):
+            check_file(Path(file), flag=name)
+    # Here, so that --help and a bad flag are answered without torch.
+    from gptlab.evaluation import open_subject, read_problems
+
+    # Before the model is loaded, for that takes longer.
+    problems = None if command.humaneval is None else read_problems(command.humaneval)
+    subject = open_subject(
+        find_model(command.model[0], Path(command.runs_dir)),
+        device=command.device,
+        precision=command.precision,
+    )
+    figures: dict[str, Any] = {"model": str(subject.folder)}
+    rows = [("model", str(subject.folder))]
+    more = _text(command, subject) if problems is None else _programs(command, subject, problems)
+    print(table(rows + more.pop("rows")))
+    if command.output is not None:
+        save(Path(command.output), figures | more)
+        print(f"in numbers: {command.output}")
+
+
+def _text(command: EvalCommand, subject: "Subject") -> dict[str, Any]:
+    """Figures of a text, and the rows of their table."""
+    from gptlab.evaluation import held_out_text, sample_lines, score_lines, score_tokens
+
+    seq_len = subject.model.config.seq_len
+    datasets = held_out_text(subject, command.data, runs_dir=command.runs_dir, field=command.field)
+    lines = []
+    if command.completion:
+        lines = sample_lines(datasets, subject.tokenizer, count=command.lines, seed=command.seed)
+    tokens = score_tokens(subject, datasets, batch_size=command.batch_size)
+    rows = [("text", " ".join(command.data) or TEXT_OF_RUN), *token_rows(tokens, seq_len=seq_len)]
+    figures: dict[str, Any] = {"data": command.data, "tokens": tokens}
+    if lines:
+        scores = score_lines(
+            subject,
+            lines,
+            max_new_tokens=command.max_new_tokens or min(_LINE_TOKENS, seq_len // 2),
+            batch_size=command.batch_size,
+        )
+        rows += line_rows(scores)
+        figures |= {"lines": scores, "seed": command.seed}
+    return {"rows": rows, **figures}
+
+
+def _programs(
+    command: EvalCommand, subject: "Subject", problems: "list[Problem]"
+) -> dict[str, Any]:
+    """Figures of programs, and the rows of their table; or the programs themselves in a file."""
+    from gptlab.evaluation.execution import Limits
+    from gptlab.evaluation.pass_at_k import STOP, require_sound, score_samples, write_samples
+    from gptlab.training.files import replace_text
+
+    limits = Limits(seconds=command.timeout)
+    if command.samples_only is None:
+        require_sound(problems, limits=limits, workers=command.workers)
+    config = SamplingConfig(
+        max_new_tokens=command.max_new_tokens or _PROGRAM_TOKENS,
+        temperature=command.temperature,
+        top_p=command.top_p,
+        seed=command.seed,
+        stop=STOP,
+    )
+    samples = write_samples(
+        subject, problems, samples=command.samples, config=config, batch_size=command.batch_size
+    )
+    rows = [
+        ("problems", f"{len(problems):,} in {command.humaneval}"),
+        ("samples", f"{command.samples:,} of each, at temperature {command.temperature:g}"),
+    ]
+    figures: dict[str, Any] = {"humaneval": command.humaneval, "sampling": config}
+    if command.samples_only is not None:
+        replace_text(Path(command.samples_only), "".join(sample.line() for sample in samples))
+        return {"rows": [*rows, ("written to", command.samples_only)], **figures}
+    ks = command.k or [k for k in _USUAL_K if k <= command.samples]
+    scores = score_samples(problems, samples, ks=ks, limits=limits, workers=command.workers)
+    return {"rows": rows + pass_rows(scores), **figures, "programs": scores}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""What gptlab-eval leaves behind: a table in the terminal, and a file of figures."""
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gptlab.config.settings import Settings
+from gptlab.errors import ConfigError
+
+if TYPE_CHECKING:
+    from gptlab.evaluation import LineScores, PassScores, TokenScores
+
+TEXT_OF_RUN = "the evaluation text of its run"
+_FEW = 5
+
+Row = tuple[str, str]
+
+
+def check_file(path: Path, *, flag: str) -> None:
+    """Find out, before any work, whether `path` can be written.
+
+    Raises:
+        ConfigError: It is a folder, or is not in one that may be written to.
+    """
+    if path.is_dir():
+        raise ConfigError(f"{path} is a folder; write --{flag} with the name of a file")
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK | os.X_OK):
+        raise ConfigError(
+            f"{path} can't be written, for {path.parent} is no folder that you may write to; "
+            f"choose another --{flag}"
+        )
+
+
+def save(path: Path, figures: dict[str, Any]) -> None:
+    """Write `figures` as JSON; a number that is not known is null."""
+    # Here, so that --help is answered without torch.
+    from gptlab.training.files import replace_text
+
+    replace_text(path, json.dumps(_plain(figures), indent=1) + "\n")
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Names and values in two columns."""
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:{width}}  {value}" for name, value in rows)
+
+
+def token_rows(scores: "TokenScores", *, seq_len: int) -> list[Row]:
+    """How well tokens were predicted."""
+    known = not math.isnan(scores.bits_per_byte)
+    return [
+        ("tokens", f"{scores.tokens:,} in {scores.windows:,} window(s) of up to {seq_len:,}"),
+        ("loss", f"{_with_error(scores.loss, scores.loss_error)} nats per token"),
+        ("perplexity", f"{scores.perplexity:.4g}"),
+        ("bits per byte", f"{scores.bits_per_byte:.4f}" if known else "not known"),
+        ("next token is first", _share(scores.top1, scores.top1_error)),
+        ("next token in first 5", _share(scores.top5, scores.top5_error)),
+    ]
+
+
+def line_rows(scores: "LineScores") -> list[Row]:
+    """How well lines were written."""
+    return [
+        ("lines", f"{scores.lines:,}"),
+        ("next line exact", _share(scores.exact, scores.exact_error)),
+        ("but for outer spaces", _share(scores.stripped, scores.stripped_error)),
+        ("edit similarity", _share(scores.similarity, scores.similarity_error)),
+    ]
+
+
+def pass_rows(scores: "PassScores") -> list[Row]:
+    """How often programs passed, and how the others came out."""
+    rows = [
+        (f"pass@{k}", _share(value, scores.pass_at_error[k])) for k, value in scores.pass_at.items()
+    ]
+    total = sum(scores.outcomes.values())
+    common = list(scores.outcomes.items())[:_FEW]
+    rows += [(outcome, f"{count:,} of {total:,}") for outcome, count in common]
+    rest = total - sum(count for _, count in common)
+    return [*rows, ("others", f"{rest:,} of {total:,}")] if rest else rows
+
+
+def _with_error(value: float, error: float) -> str:
+    return f"{value:.4f}" if math.isnan(error) else f"{value:.4f} ± {error:.4f}"
+
+
+def _share(value: float, error: float) -> str:
+    return f"{value:.2%}" if math.isnan(error) else f"{value:.2%} ± {100 * error:.2f}"
+
+
+def _plain(value: Any) -> Any:
+    """`value` as JSON takes it."""
+    if is_dataclass(value) and not isinstance(value, type):
+        value = asdict(value)
+    if isinstance(value, Settings):
+        value = value.model_dump(mode="json")
+    if isinstance(value, dict):
+        return {str(key): _plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

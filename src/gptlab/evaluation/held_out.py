@@ -1,0 +1,109 @@
+"""A trained model and the text that it is held against."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gptlab.checkpoint import find_checkpoint, load
+from gptlab.config import TrainConfig
+from gptlab.corpus import open_corpus
+from gptlab.data import TokenDataset, prepare_cached
+from gptlab.data.shards import is_dataset
+from gptlab.errors import ConfigError
+from gptlab.evaluation.models import settings_of
+from gptlab.model import GPT
+from gptlab.tokenizer import Tokenizer
+from gptlab.training.inputs import load_inputs, measured
+from gptlab.training.precision import Arithmetic, choose_arithmetic
+from gptlab.training.run_settings import saved_config
+
+_CACHE = ".cache"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A trained model that is to be evaluated."""
+
+    folder: Path
+    """Its checkpoint."""
+    model: GPT
+    """In evaluation mode, on the device of `arithmetic`."""
+    tokenizer: Tokenizer
+    arithmetic: Arithmetic
+    settings: TrainConfig | None
+    """Of its run; None where the checkpoint lies in none."""
+
+
+def open_subject(path: str | Path, *, device: str = "auto", precision: str = "auto") -> Subject:
+    """The model of a checkpoint, or of a run's newest one.
+
+    Args:
+        path: A run, or a checkpoint; "RUN/best" is a run's best.
+        device: cpu, cuda, ...; 'auto' takes a GPU where there is one.
+        precision: Arithmetic of matrix products.
+
+    Raises:
+        CheckpointError: There is none, or it is damaged.
+        BackendError: The device or the precision is not to be had here.
+    """
+    arithmetic = choose_arithmetic(device, precision)
+    folder = find_checkpoint(path)
+    model, tokenizer = load(folder, device=arithmetic.device)
+    if tokenizer.vocab_size > model.config.vocab_size:
+        raise ConfigError(
+            f"the tokenizer in {folder} has {tokenizer.vocab_size} tokens, but the model knows "
+            f"{model.config.vocab_size}; put the tokenizer there that it was trained with"
+        )
+    return Subject(folder, model, tokenizer, arithmetic, saved_config(folder.parent))
+
+
+def held_out_text(
+    subject: Subject, data: Sequence[str], *, runs_dir: str | Path, field: str = "text"
+) -> tuple[TokenDataset, ...]:
+    """What `data` names, as tokens, or the evaluation text of the model's run if that is nothing.
+
+    Texts are encoded into the cache of `runs_dir`, as in training, and are one dataset together.
+
+    Args:
+        subject: Whose tokenizer encodes.
+        data: Text files, folders of them, patterns, and prepared datasets.
+        runs_dir: Where the cache is.
+        field: The key or the column that holds the text, where a file has rows.
+
+    Raises:
+        DataError: Something is missing, empty or damaged, or was prepared by another tokenizer.
+        ConfigError: Nothing is named, and the checkpoint lies in no run.
+    """
+    if not data:
+        config = settings_of(subject.folder)
+        return load_inputs(config, saved=subject.tokenizer, say=lambda _line: None).evaluation
+    fingerprint = subject.tokenizer.fingerprint()
+    datasets = [TokenDataset(path, tokenizer=fingerprint) for path in data if is_dataset(path)]
+    for dataset in datasets:
+        dataset.verify()
+    if texts := [path for path in data if not is_dataset(path)]:
+        corpus = open_corpus(texts, field=field)
+        cache = Path(runs_dir) / _CACHE
+        datasets.insert(0, prepare_cached(corpus, subject.tokenizer, cache=cache))
+    return tuple(measured(dataset, subject.tokenizer) for dataset in datasets)
+
+
+def documents(datasets: Sequence[TokenDataset], tokenizer: Tokenizer) -> Iterator[str]:
+    """The text of each document, as the tokens have it.
+
+    Raises:
+        ConfigError: A dataset shares its documents with one that is trained on.
+    """
+    for dataset in datasets:
+        if dataset.held_out is not None:
+            raise ConfigError(
+                f"{dataset.folder} holds out windows, not documents, so that no line of it is "
+                "unseen; give a text with --data"
+            )
+        start = 0
+        for end in dataset.document_ends.tolist():
+            ids = dataset.read(start, end - start).tolist()
+            if ids and ids[-1] == tokenizer.eos_id:
+                ids.pop()
+            yield tokenizer.decode(ids)
+            start = end
