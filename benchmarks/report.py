@@ -89,6 +89,64 @@ def bpe_training_tables(result: Result) -> list[Table]:
     ]
 
 
+def decode_tables(result: Result) -> list[Table]:
+    tables = [decode_table(part) for part in result["parts"]]
+    if "first_token" in result:
+        rows = [decode_row(entry, ["seconds"], 1) for entry in result["first_token"]]
+        caption = "From the start of the command to its first token, about 10M parameters"
+        tables.append(Table(["", "seconds"], rows, caption))
+    return tables
+
+
+def decode_table(part: Result) -> Table:
+    """Contenders in one setting; what the kind of the setting asks for in the columns."""
+    columns = ["tokens/s"]
+    if part["kind"] == "latency":
+        columns = ["µs a token", "of which beyond reading"]
+    if part["kind"] == "prefill":
+        columns = ["ms", "tokens/s"]
+    if part["kind"] == "decode" and part["gb_per_second"]:
+        columns += ["share of the bandwidth"]
+    shape, rows = part["shape"], part["batch"]
+    caption = (
+        f"{part['title']}: {shape['num_layers']} layers, width {shape['embed_dim']}, vocabulary "
+        f"{shape['vocab_size']:,}, {rows} row{'s' * (rows > 1)}, {part['prompt_tokens']} tokens "
+        f"and {part['new_tokens']} new"
+    )
+    for name, rates in part["gb_per_second"].items():
+        caption += f"; {name} {spread(rates, '.1f')} GB/s"
+    return Table(
+        ["", *columns, "first call, s"],
+        [
+            decode_row(entry, [*columns, "first call, s"], part["new_tokens"])
+            for entry in part["contenders"]
+        ],
+        caption,
+    )
+
+
+def decode_row(entry: Result, columns: Sequence[str], new_tokens: int) -> list[str]:
+    """A contender's cells, or why it has none."""
+    if "failed" in entry:
+        return [
+            entry["name"],
+            f"failed: {entry['failed']}".replace("|", "/"),
+            *[""] * (len(columns) - 1),
+        ]
+    cells = {
+        "tokens/s": lambda: spread(entry["tokens_per_second"], ",.1f"),
+        "share of the bandwidth": lambda: f"{entry['share_of_bandwidth']:.1%}",
+        "µs a token": lambda: spread(entry["call_seconds"], ",.0f", 1e6 / new_tokens),
+        "of which beyond reading": lambda: f"{1e6 * entry['beyond_reading_seconds']:,.0f}",
+        "ms": lambda: spread(entry["call_seconds"], ",.1f", 1000),
+        "first call, s": lambda: (
+            f"{entry['first_call_seconds']:.1f}" if "first_call_seconds" in entry else "–"
+        ),
+        "seconds": lambda: spread(entry["seconds"], ".2f"),
+    }
+    return [entry["name"], *(cells[column]() for column in columns)]
+
+
 def kill_and_resume_tables(result: Result) -> list[Table]:
     header = ("run", "runs", "kills", "before a checkpoint", "while one was written")
     rows = [
@@ -356,6 +414,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "ablation": Benchmark(
         "What each part brings", "benchmarks/time_to_loss.py TEXT --ablation", time_to_loss_tables
     ),
+    "decode": Benchmark("Generation", "benchmarks/decode.py --llama_bench PROGRAM", decode_tables),
     "memory": Benchmark(
         "Memory of training", "benchmarks/memory.py --nanogpt FOLDER", memory_tables
     ),
