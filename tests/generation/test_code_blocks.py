@@ -144,7 +144,11 @@ NEXT = "\n\ndef g():\n    pass\n"
         ("def f(x):\n    # first", " part\n    return x"),
         ("def f(x): return", " 1"),
         ("    def f(self):\n", "        return 1"),
+        ("    def f(self):\n", "\tx = 1\n        return x"),
+        ("def f():\n    x = 1)\n", "    return x"),
         # nothing is open
+        ("    x = 1\n", "    y = 2"),
+        ("def f(): return lambda: 'a'\n", "x = 1"),
         ("", "import os"),
         ("import os\n", "x = [\n1]"),
         ("import os\nx = ", "1"),
@@ -160,6 +164,10 @@ def test_a_block_and_what_follows(prompt, body):
     assert cut(prompt, body + NEXT.replace("def g", "elsewhere = 1 #")) == body
     for end in ("", "\n", "\n\n   ", "\n# and\n"):
         assert cut(prompt, body + end) == body + end
+
+
+def test_a_fragment_ends_at_the_left_margin():
+    assert cut("    x = 1\n", "\ny = 2\n") == ""
 
 
 def test_methods():

@@ -37,7 +37,7 @@ class SamplingFlags(SamplingConfig, CommandLine):
     """
 
     top_logprobs: ClassVar[None] = None  # type: ignore[misc]
-    max_new_tokens: ClassVar[None] = None  # type: ignore[misc, assignment]
+    max_new_tokens: ClassVar[None] = None  # type: ignore[misc]
 
     length: Annotated[
         PositiveInt, Field(validation_alias=AliasChoices("length", "max_new_tokens"))

@@ -93,7 +93,7 @@ class BlockEnd:
 
     def _end_line(self) -> None:
         line, self._line = self._line, ""
-        begins = self._code.is_complete and not self._goes_on
+        begins = self._code.is_complete
         self._goes_on = False
         if begins and not _has_code(line):
             return
