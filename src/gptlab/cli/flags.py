@@ -60,11 +60,11 @@ def _from_file(
     if "config" not in flags:
         return {}
     config = read_config(Path(flags["config"]), command=prog.removeprefix("gptlab-"))
-    names = _aliases(command)
+    names = aliases(command)
     values = {names.get(key, key): value for key, value in config.items()}
     # One value needs no brackets, as on the command line.
     return {
-        name: [value] if isinstance(value, str) and _takes_several(command, name) else value
+        name: [value] if isinstance(value, str) and takes_several(command, name) else value
         for name, value in values.items()
     }
 
@@ -76,7 +76,7 @@ def given_flags(command: type[CommandLine], argv: list[str], *, prog: str) -> di
         model_config = SettingsConfigDict(cli_implicit_flags=True, cli_avoid_json=True)
 
     Flags.__doc__ = _description(command)
-    names = {name: name for name in command.model_fields} | _aliases(command)
+    names = {name: name for name in command.model_fields} | aliases(command)
     words, lists = _normalised(argv, command, names)
     try:
         source: CliSettingsSource[Any] = CliSettingsSource(
@@ -108,9 +108,10 @@ class _HelpFormatter(RawDescriptionHelpFormatter):
 
     def format_help(self) -> str:
         text = re.sub(r"tuple\[(\w+),\.\.\.\]", r"\1 ...", super().format_help())
+        text = re.sub(r"dict\[\w+,\w+\]", "key:value ...", text)
         # A flag of one letter has two dashes too.
         text = re.sub(r"^  -(\w) ", r"  --\1 ", text, flags=re.MULTILINE)
-        text = re.sub(r"\s+\(default:\s+\(\)\)", "", text)
+        text = re.sub(r"\s+\(default:\s+\(\)\)|\s+\(default\s+factory:\s+\w+\)", "", text)
         return re.sub(r"(\(default:\s+)\('([^']*)',\)\)", r"\1\2)", text)
 
 
@@ -166,7 +167,7 @@ def _normalised(
             raise ConfigError(f"--{name} needs a value; write --{name}=VALUE")
         else:
             value = value if equals else words.popleft()
-            if not _takes_several(command, names[name]):
+            if not takes_several(command, names[name]):
                 result.append(f"--{name}={value}")
                 continue
             values = lists.setdefault(names[name], [])
@@ -235,11 +236,12 @@ def _may_stand_alone(command: type[Settings], name: str) -> bool:
     return bool in get_args(_type_of(command, name))
 
 
-def _takes_several(command: type[Settings], name: str) -> bool:
-    return name in command.model_fields and get_origin(_type_of(command, name)) is tuple
+def takes_several(command: type[Settings], name: str) -> bool:
+    """Whether the flag of this field takes all words up to the next flag."""
+    return name in command.model_fields and get_origin(_type_of(command, name)) in (tuple, dict)
 
 
-def _aliases(command: type[Settings]) -> dict[str, str]:
+def aliases(command: type[Settings]) -> dict[str, str]:
     """Every other spelling of a field, and the field it means."""
     return {
         str(alias): name
