@@ -13,7 +13,7 @@ from gptlab.model.attention import Attention, Context, usual_backend
 BACKENDS = ("reference", "sdpa", "blocked", "auto")
 
 
-def slow_attention(q, k, v, *, causal, mask=None):
+def slow_attention(q, k, v, *, causal, window=None, mask=None):
     """One score at a time, in float64."""
     B, T, H, K = q.shape
     S, group = k.shape[1], H // k.shape[2]
@@ -24,7 +24,9 @@ def slow_attention(q, k, v, *, causal, mask=None):
                 visible = [
                     s
                     for s in range(S)
-                    if (not causal or s <= S - T + t) and (mask is None or mask[b][t][s])
+                    if (not causal or s <= S - T + t)
+                    and (window is None or s > S - T + t - window)
+                    and (mask is None or mask[b][t][s])
                 ]
                 scores = torch.stack(
                     [q[b, t, h] @ k[b, s, h // group] / math.sqrt(K) for s in visible]
@@ -55,22 +57,24 @@ def problems(draw):
         kv_heads,
         draw(st.integers(1, 4)),
     )
-    return shape, draw(st.integers(0, 1000)), draw(st.booleans()), draw(st.booleans())
+    window = draw(st.sampled_from([None, 1, 2, 3, 20]))
+    return shape, draw(st.integers(0, 1000)), draw(st.booleans()), window, draw(st.booleans())
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @settings(max_examples=25, deadline=None)
 @given(problem=problems())
 def test_agrees_with_a_loop_in_float64(backend, problem):
-    shape, seed, causal, masked = problem
+    shape, seed, causal, window, masked = problem
     B, T, S, *_ = shape
     inputs = random_inputs(seed, *shape)
     mask = None
     if masked:
         mask = torch.rand(B, T, S, generator=torch.Generator().manual_seed(seed)) < 0.5
-        mask[:, :, 0] = True
-    expected = slow_attention(*inputs, causal=causal, mask=mask)
-    actual = attend(*inputs, backend=backend, causal=causal, mask_BTS=mask)
+        mask |= torch.ones(T, S).tril(S - T).triu(S - T).bool()
+    options = {"causal": causal, "window": window}
+    expected = slow_attention(*inputs, **options, mask=mask)
+    actual = attend(*inputs, backend=backend, **options, mask_BTS=mask)
     torch.testing.assert_close(actual, expected)
     expected_gradients = torch.autograd.grad(expected.square().sum(), inputs)
     gradients = torch.autograd.grad(actual.square().sum(), inputs)
@@ -170,7 +174,7 @@ def test_the_layer_drops_in_training_and_only_then(backend):
     x_BTD = torch.randn(1, 6, 8)
 
     def run():
-        return layer(x_BTD, Context(None, None))
+        return layer(x_BTD, Context(torch.arange(6)))
 
     assert not torch.equal(run(), run())
     layer.eval()

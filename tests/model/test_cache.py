@@ -81,8 +81,8 @@ def test_rows_of_different_lengths_equal_their_full_forwards(positions, backend)
 
 @torch.no_grad()
 def test_flash_serves_where_all_rows_are_alike_and_says_so_where_not(monkeypatch):
-    def without_mask(q, k, v, *, causal, dropout):
-        return attend(q, k, v, backend="reference", causal=causal, dropout=dropout)
+    def without_mask(q, k, v, *, causal, window, dropout):
+        return attend(q, k, v, backend="reference", causal=causal, window=window, dropout=dropout)
 
     monkeypatch.setattr(attention, "flash_attention", without_mask)
     model = tiny(attention="flash")
@@ -90,7 +90,7 @@ def test_flash_serves_where_all_rows_are_alike_and_says_so_where_not(monkeypatch
     cache = empty_cache(model, 2)
     parts = [model(part, cache=cache) for part in tokens.split([3, 2, 1], dim=1)]
     torch.testing.assert_close(torch.cat(parts, dim=1), tiny()(tokens))
-    cache.forget(0)
+    cache.shorten(0, 0)
     with pytest.raises(
         BackendError, match=r"rows of different lengths need one; write --attention"
     ):
@@ -98,16 +98,15 @@ def test_flash_serves_where_all_rows_are_alike_and_says_so_where_not(monkeypatch
 
 
 @torch.no_grad()
-def test_a_view_of_some_rows_writes_into_the_whole():
+def test_some_rows_are_a_part_of_the_whole():
     model = tiny()
     tokens = random_tokens(3, 6)
     cache = empty_cache(model, 3)
     model(tokens[:, :5], cache=cache)
-    view = cache.rows(1, 2)
-    assert view.lengths == [0]
-    model(tokens[1:2, 3:5], cache=view)
-    assert cache.lengths == [5, 5, 5]
-    cache.take_lengths(view)
+    view = cache.rows(1, 3)
+    assert len(view) == 2
+    view.shorten(0, 0)
+    model(tokens[1:2, 3:5], cache=view.rows(0, 1))
     assert cache.lengths == [5, 2, 5]
     logits = model(tokens[:, 5:], cache=cache)[:, 0]
     full = model(tokens)[:, -1]
@@ -117,12 +116,43 @@ def test_a_view_of_some_rows_writes_into_the_whole():
 
 
 @torch.no_grad()
+def test_rows_are_copied_and_reordered():
+    model = tiny()
+    tokens = random_tokens(3, 6)
+    cache = empty_cache(model, 3)
+    model(tokens[:, :5], cache=cache, counts=[5, 3, 4])
+    cache.copy_row(1, 0)
+    assert cache.lengths == [3, 3, 4]
+    cache.take_rows([2, 0, 0])
+    assert cache.lengths == [4, 3, 3]
+    following = torch.stack((tokens[2, 4], tokens[1, 3], tokens[1, 3])).unsqueeze(1)
+    logits = model(following, cache=cache)[:, 0]
+    full = model(tokens)
+    torch.testing.assert_close(logits, torch.stack((full[2, 4], full[1, 3], full[1, 3])))
+
+
+@pytest.mark.parametrize("positions", ["rope", "none"])
+@torch.no_grad()
+def test_dropping_the_oldest_of_one_layer_equals_reading_the_rest(positions):
+    # With more layers, what was kept tells of what was dropped.
+    model = tiny(positions=positions, num_layers=1)
+    tokens = random_tokens(2, 9)
+    cache = empty_cache(model, 2)
+    model(tokens[:, :8], cache=cache)
+    cache.drop_oldest(0, 5, rope_theta=10_000.0 if positions == "rope" else None)
+    assert cache.lengths == [3, 8]
+    logits = model(tokens[:, 8:], cache=cache)[:, 0]
+    torch.testing.assert_close(logits[0], model(tokens[:1, 5:])[0, -1])
+    torch.testing.assert_close(logits[1], model(tokens[1:])[0, -1])
+
+
+@torch.no_grad()
 def test_a_forgotten_row_starts_afresh():
     model = tiny()
     tokens = random_tokens(2, 4)
     cache = empty_cache(model, 2)
     model(tokens, cache=cache)
-    cache.forget(0)
+    cache.shorten(0, 0)
     assert cache.lengths == [0, 4]
     logits = model(tokens, cache=cache)
     torch.testing.assert_close(logits[0], model(tokens)[0])

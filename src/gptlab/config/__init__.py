@@ -4,6 +4,7 @@ from gptlab.config.learning import LossConfig, OptimizerConfig
 from gptlab.config.model import ModelConfig
 from gptlab.config.preparation import FilterConfig, PrepareConfig, WindowConfig
 from gptlab.config.presets import PRESETS
+from gptlab.config.quantization import Quantization
 from gptlab.config.sampling import SamplingConfig
 from gptlab.config.settings import Settings, nearest, preset
 from gptlab.config.training import DatasetConfig, TrainConfig
@@ -16,6 +17,7 @@ __all__ = [
     "ModelConfig",
     "OptimizerConfig",
     "PrepareConfig",
+    "Quantization",
     "SamplingConfig",
     "Settings",
     "TrainConfig",

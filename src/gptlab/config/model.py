@@ -50,6 +50,8 @@ class ModelConfig(Settings):
     """Whether linear layers and layer norms have biases."""
     qk_norm: bool = True
     """Normalise queries and keys per head before attention."""
+    window: PositiveInt | None = None
+    """Tokens that attention looks back at, its own included; all of the context if not given."""
     tie_embeddings: bool = False
     """Share one matrix between the embedding and the head."""
     residual_init: ResidualInit = "scaled"

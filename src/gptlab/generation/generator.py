@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import overload
 
@@ -10,29 +11,55 @@ import torch
 from gptlab import checkpoint
 from gptlab.config import SamplingConfig
 from gptlab.errors import ConfigError
-from gptlab.generation.engine import Row, continue_rows
+from gptlab.generation.engine import continue_rows
+from gptlab.generation.rows import Ending, Row, Token
+from gptlab.generation.steps import Compile, Steps
 from gptlab.generation.stream import TextStream
 from gptlab.model import GPT
 from gptlab.tokenizer import Tokenizer
 
 _DEFAULT = SamplingConfig()
+# Beyond all seeds that may be given.
+_BETWEEN_COPIES = 2**32
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What follows a prompt, and how it came about."""
+
+    text: str
+    """Without a stop text."""
+    tokens: tuple[Token, ...]
+    """All that were drawn, those of a stop text included; with log-probabilities if asked for."""
+    ending: Ending
+    """`eos`, `stop`, or `length` if it got as many tokens as it may."""
 
 
 class Generator:
-    """Continues texts with a model, which it puts in evaluation mode, and its tokenizer."""
+    """Continues texts with a model, which it puts in evaluation mode, and its tokenizer.
 
-    def __init__(self, model: GPT, tokenizer: Tokenizer) -> None:
+    Args:
+        model: What to generate with.
+        tokenizer: Its own.
+        compile: Whether single tokens are read by compiled code: `on`, `off`, or `auto` for
+            requests so long that it pays.
+    """
+
+    def __init__(self, model: GPT, tokenizer: Tokenizer, *, compile: Compile = "auto") -> None:
         self.model = model.eval()
         self.tokenizer = tokenizer
+        self._steps = Steps(model, compile=compile)
 
     @classmethod
-    def load(cls, path: str | Path, *, device: torch.device | str = "cpu") -> "Generator":
+    def load(
+        cls, path: str | Path, *, device: torch.device | str = "cpu", compile: Compile = "auto"
+    ) -> "Generator":
         """A generator over a checkpoint, or over a run's newest one.
 
         Raises:
             CheckpointError: There is none, or it is damaged.
         """
-        return cls(*checkpoint.load(path, device=device))
+        return cls(*checkpoint.load(path, device=device), compile=compile)
 
     @overload
     def generate(self, prompt: str, config: SamplingConfig = ...) -> str: ...  # type: ignore[overload-overlap]
@@ -45,18 +72,34 @@ class Generator:
         """The text that follows a prompt, without it; for several prompts, a list of texts.
 
         Under a seed, a prompt is continued the same way whatever else is in the batch; a prompt
-        that comes twice is continued in two ways.
+        that comes twice is continued in two ways, and read once.
         """
-        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        if isinstance(prompt, str):
+            return self.complete([prompt], config)[0].text
+        return [completion.text for completion in self.complete(prompt, config)]
+
+    def complete(
+        self, prompts: Sequence[str], config: SamplingConfig = _DEFAULT
+    ) -> list[Completion]:
+        """What follows each prompt, token by token, with what `config.top_logprobs` asks for."""
         texts = [""] * len(prompts)
-        for index, piece in self._stream(prompts, config):
+        tokens: list[list[Token]] = [[] for _ in prompts]
+        rows = self._rows([self.encode_prompt(prompt) for prompt in prompts], config)
+        for index, token, piece in self._pieces(rows, config):
             texts[index] += piece
-        return texts[0] if isinstance(prompt, str) else texts
+            if token is not None:
+                tokens[index].append(token)
+        return [
+            Completion(text, tuple(drawn), row.ending or "length")
+            for text, drawn, row in zip(texts, tokens, rows, strict=True)
+        ]
 
     def stream(self, prompt: str, config: SamplingConfig = _DEFAULT) -> Iterator[str]:
         """The text that follows `prompt`, in pieces as they are made, of whole characters."""
-        for _, piece in self._stream([prompt], config):
-            yield piece
+        rows = self._rows([self.encode_prompt(prompt)], config)
+        for _, _, piece in self._pieces(rows, config):
+            if piece:
+                yield piece
 
     def generate_ids(
         self, prompts: Sequence[Sequence[int]], config: SamplingConfig = _DEFAULT
@@ -68,14 +111,10 @@ class Generator:
         """
         if config.stop:
             raise ConfigError("stop texts need text; use generate, or leave them out")
-        new: list[list[int]] = [[] for _ in prompts]
-        if prompts:
-            rows = _rows(prompts, config)
-            for index, token in continue_rows(
-                self.model, rows, config, eos_id=self.tokenizer.eos_id
-            ):
-                new[index].append(token)
-        return new
+        rows = self._rows(prompts, config)
+        for _ in continue_rows(self.model, rows, steps=self._steps):
+            pass
+        return [row.new_ids for row in rows]
 
     def encode_prompt(self, prompt: str) -> list[int]:
         """Ids of `prompt`; for an empty one the token that stands between documents.
@@ -91,32 +130,42 @@ class Generator:
             raise ConfigError("the prompt is empty; give it some text")
         return [start]
 
-    def _stream(self, prompts: Sequence[str], config: SamplingConfig) -> Iterator[tuple[int, str]]:
-        if not prompts:
-            return
-        ids = [self.encode_prompt(prompt) for prompt in prompts]
-        rows = _rows(ids, config)
-        streams = [TextStream(self.tokenizer, stop=config.stop, prompt=prompt) for prompt in ids]
-        for index, token in continue_rows(self.model, rows, config, eos_id=self.tokenizer.eos_id):
-            piece = streams[index].push(token)
-            rows[index].done = streams[index].stopped
-            if piece:
-                yield index, piece
-        for index, stream in enumerate(streams):
-            if rest := stream.finish():
-                yield index, rest
+    def _pieces(
+        self, rows: Sequence[Row], config: SamplingConfig
+    ) -> Iterator[tuple[int, Token | None, str]]:
+        """The row's number, the token, and the text that is certain with it; rests at the end."""
+        streams = [
+            TextStream(self.tokenizer, stop=config.stop, prompt=tuple(row.ids)) for row in rows
+        ]
+        numbers = {id(row): number for number, row in enumerate(rows)}
+        for row, token in continue_rows(self.model, rows, steps=self._steps):
+            number = numbers[id(row)]
+            piece = streams[number].push(token.id)
+            if streams[number].stopped:
+                row.ending = "stop"
+            yield number, token, piece
+        for number, stream in enumerate(streams):
+            yield number, None, stream.finish()
 
-
-def _rows(prompts: Sequence[Sequence[int]], config: SamplingConfig) -> list[Row]:
-    """A row a prompt, whose seed depends on the prompt's earlier copies and on nothing else."""
-    copies: Counter[tuple[int, ...]] = Counter()
-    rows = []
-    for prompt in prompts:
-        generator = torch.Generator()
-        if config.seed is None:
-            generator.seed()
-        else:
-            generator.manual_seed(config.seed + copies[tuple(prompt)] * 1_000_003)
-        copies[tuple(prompt)] += 1
-        rows.append(Row(prompt, generator))
-    return rows
+    def _rows(self, prompts: Sequence[Sequence[int]], config: SamplingConfig) -> list[Row]:
+        """A row a prompt, whose seed depends on the prompt's earlier copies and nothing else."""
+        banned = [
+            self.tokenizer.encode(text)
+            for word in config.banned_words
+            for text in (word, f" {word}")
+        ]
+        copies: Counter[tuple[int, ...]] = Counter()
+        rows = []
+        for prompt in prompts:
+            number = copies[tuple(prompt)]
+            copies[tuple(prompt)] += 1
+            rows.append(
+                Row(
+                    prompt,
+                    config,
+                    seed=None if config.seed is None else config.seed + number * _BETWEEN_COPIES,
+                    eos_id=self.tokenizer.eos_id,
+                    banned=banned,
+                )
+            )
+        return rows

@@ -17,6 +17,7 @@ from gptlab.errors import BackendError
 from gptlab.model.blocked import blocked_attention
 from gptlab.model.cache import LayerCache
 from gptlab.model.flash import flash_attention
+from gptlab.model.linear import Linear, computed, is_compiled_row
 from gptlab.model.positions import rotate
 
 BACKENDS = ("auto", "reference", "sdpa", "blocked", "flash")
@@ -25,10 +26,14 @@ BACKENDS = ("auto", "reference", "sdpa", "blocked", "flash")
 class Context(NamedTuple):
     """What every layer of one forward pass shares about positions."""
 
-    rotary: tuple[Tensor, Tensor] | None
+    positions: Tensor
+    """Where each token stands, (T,) or (B, T) int64."""
+    rotary: tuple[Tensor, Tensor] | None = None
     """Cosines and sines at the tokens' positions, or None without rotary positions."""
-    mask_BTS: Tensor | None
-    """Where a query may look; None where the causal rule says it all."""
+    mask_BTS: Tensor | None = None
+    """Where a query may look; None where the causal rule and the window say it all."""
+    window: int | None = None
+    """Keys that a query may look back at, its own included; all of them if None."""
 
 
 def attend(
@@ -38,22 +43,40 @@ def attend(
     *,
     backend: str = "auto",
     causal: bool = True,
+    window: int | None = None,
     mask_BTS: Tensor | None = None,
     dropout: float = 0.0,
 ) -> Tensor:
     """Scaled dot-product attention (Vaswani et al. 2017), (B, T, H, K) in the queries' dtype.
 
     A causal mask is aligned to the last key: query t sees keys up to S - T + t, so new tokens
-    after cached ones need no mask of their own. `mask_BTS` is bool, True where a query may look;
-    it narrows the causal rule where both are given, and every query must see some key.
+    after cached ones need no mask of their own. With a `window` it sees only the last so many of
+    them (Child et al. 2019, https://arxiv.org/abs/1904.10509). `mask_BTS` is bool, True where a
+    query may look; it narrows what the others allow, and every query must see some key.
     `auto` is `blocked` for 16-bit numbers on a CPU, and otherwise `sdpa`, PyTorch's own choice of
     a kernel, which has one for every device.
 
     Raises:
         BackendError: The named backend can't serve this device, dtype or mask.
     """
+    if window is not None and causal and q_BTHK.shape[1] == 1 and mask_BTS is None:
+        # One query sees what there is.
+        k_BSHK, v_BSHK, window = k_BSHK[:, -window:], v_BSHK[:, -window:], None
+    if (
+        backend == "auto"
+        and mask_BTS is None
+        and not dropout
+        and is_compiled_row(q_BTHK.flatten(2))
+    ):
+        return _one_row(q_BTHK, k_BSHK, v_BSHK)
     if backend == "auto":
         backend = usual_backend(q_BTHK.device, q_BTHK.dtype, length=q_BTHK.shape[1])
+    if backend == "flash" and mask_BTS is None:
+        return flash_attention(
+            q_BTHK, k_BSHK, v_BSHK, causal=causal, window=window, dropout=dropout
+        )
+    if window is not None:
+        mask_BTS = _with_window(mask_BTS, window, q_BTHK, k_BSHK)
     if backend == "reference":
         return _reference(q_BTHK, k_BSHK, v_BSHK, causal, mask_BTS, dropout)
     if backend == "sdpa":
@@ -66,17 +89,27 @@ def attend(
         raise BackendError(
             f"there is no attention backend '{backend}'; known: {', '.join(BACKENDS)}"
         )
-    if mask_BTS is not None:
-        raise BackendError(
-            "attention is 'flash', which takes no mask, but rows of different lengths need one; "
-            "write --attention auto"
-        )
-    return flash_attention(q_BTHK, k_BSHK, v_BSHK, causal=causal, dropout=dropout)
+    raise BackendError(
+        "attention is 'flash', which takes no mask, but rows of different lengths need one; "
+        "write --attention auto"
+    )
 
 
 def usual_backend(device: torch.device, dtype: torch.dtype, *, length: int) -> str:
     """What `auto` means for `length` queries."""
     return "blocked" if device.type == "cpu" and dtype.itemsize == 2 and length > 1 else "sdpa"
+
+
+def _one_row(q_BTHK: Tensor, k_BSHK: Tensor, v_BSHK: Tensor) -> Tensor:
+    """One query of one row that sees every key, as sums that a compiler makes loops of."""
+    k_SHK, v_SHK = k_BSHK[0].float(), v_BSHK[0].float()
+    q_HGK = q_BTHK.reshape(k_SHK.shape[1], -1, k_SHK.shape[2]).float()
+    q_HGK = computed(q_HGK / math.sqrt(k_SHK.shape[2]))
+    scores_SHG = (k_SHK.unsqueeze(2) * q_HGK).sum(dim=-1)
+    weights_SHG = (scores_SHG - scores_SHG.amax(dim=0)).exp()
+    sums_HGK = (weights_SHG.unsqueeze(-1) * v_SHK.unsqueeze(2)).sum(dim=0)
+    output_HGK = sums_HGK / weights_SHG.sum(dim=0).unsqueeze(-1)
+    return output_HGK.to(v_BSHK.dtype).view(q_BTHK.shape)
 
 
 def _reference(
@@ -129,6 +162,16 @@ def _with_causal(mask_BTS: Tensor | None, T: int, S: int, device: torch.device) 
     return causal_TS.unsqueeze(0) if mask_BTS is None else mask_BTS & causal_TS
 
 
+def _with_window(
+    mask_BTS: Tensor | None, window: int, q_BTHK: Tensor, k_BSHK: Tensor
+) -> Tensor | None:
+    T, S = q_BTHK.shape[1], k_BSHK.shape[1]
+    if window >= S:
+        return mask_BTS
+    near_TS = torch.ones(T, S, dtype=torch.bool, device=q_BTHK.device).triu(S - T - window + 1)
+    return near_TS.unsqueeze(0) if mask_BTS is None else mask_BTS & near_TS
+
+
 class HeadNorm(nn.RMSNorm):
     """Normalises each head's queries or keys (Henry et al. 2020, https://arxiv.org/abs/2010.04245)."""
 
@@ -147,8 +190,8 @@ class Attention(nn.Module):
         self.backend: str = config.attention
         self.dropout = config.dropout
         self.widths = [config.embed_dim, *[config.kv_heads * config.head_dim] * 2]
-        self.qkv_proj = nn.Linear(config.embed_dim, sum(self.widths), bias=config.bias)
-        self.o_proj = nn.Linear(config.embed_dim, config.embed_dim, bias=config.bias)
+        self.qkv_proj = Linear(config.embed_dim, sum(self.widths), bias=config.bias)
+        self.o_proj = Linear(config.embed_dim, config.embed_dim, bias=config.bias)
         self.q_norm, self.k_norm = (
             HeadNorm(config.head_dim, eps=config.norm_eps) if config.qk_norm else nn.Identity()
             for _ in range(2)
@@ -163,13 +206,16 @@ class Attention(nn.Module):
         q_BTHK, k_BTHK = self.q_norm(q_BTHK), self.k_norm(k_BTHK)
         if context.rotary is not None:
             q_BTHK, k_BTHK = rotate(q_BTHK, *context.rotary), rotate(k_BTHK, *context.rotary)
-        k_BSHK, v_BSHK = (k_BTHK, v_BTHK) if cache is None else cache.append(k_BTHK, v_BTHK)
+        k_BSHK, v_BSHK = k_BTHK, v_BTHK
+        if cache is not None:
+            k_BSHK, v_BSHK = cache.append(k_BTHK, v_BTHK, context.positions)
         output_BTHK = attend(
             q_BTHK.to(v_BSHK.dtype),
             k_BSHK.to(v_BSHK.dtype),
             v_BSHK,
             backend=self.backend,
             causal=context.mask_BTS is None,
+            window=context.window,
             mask_BTS=context.mask_BTS,
             dropout=self.dropout if self.training else 0.0,
         )

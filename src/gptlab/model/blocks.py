@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from gptlab.config import ModelConfig
 from gptlab.model.attention import Attention, Context
 from gptlab.model.cache import LayerCache
+from gptlab.model.linear import Linear
 
 
 def make_norm(config: ModelConfig) -> nn.Module:
@@ -28,10 +29,10 @@ class FeedForward(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.activation = config.activation
-        self.up_proj = nn.Linear(config.embed_dim, config.hidden_dim, bias=config.bias)
+        self.up_proj = Linear(config.embed_dim, config.hidden_dim, bias=config.bias)
         if config.activation == "swiglu":
-            self.gate_proj = nn.Linear(config.embed_dim, config.hidden_dim, bias=config.bias)
-        self.down_proj = nn.Linear(config.hidden_dim, config.embed_dim, bias=config.bias)
+            self.gate_proj = Linear(config.embed_dim, config.hidden_dim, bias=config.bias)
+        self.down_proj = Linear(config.hidden_dim, config.embed_dim, bias=config.bias)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         """(B, T, D) to (B, T, D)."""

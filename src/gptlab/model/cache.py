@@ -3,13 +3,16 @@
 Letters: B batch, T new tokens, S tokens held, C capacity, H heads of keys, K head width.
 """
 
+import copy
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from gptlab.config import ModelConfig
 from gptlab.errors import ConfigError
+from gptlab.model.positions import rotary_table, rotate
 
 
 class KVCache:
@@ -30,47 +33,79 @@ class KVCache:
         dtype: torch.dtype = torch.float32,
     ) -> None:
         self.capacity = config.seq_len if capacity is None else capacity
-        self.lengths = [0] * batch_size
         self.device = torch.device(device)
         shape = (batch_size, self.capacity, config.kv_heads, config.head_dim)
         self._keys = [
             torch.zeros(shape, device=device, dtype=dtype) for _ in range(config.num_layers)
         ]
         self._values = [torch.zeros_like(keys) for keys in self._keys]
-        self._rows = slice(0, batch_size)
+        self._first = 0
+        self._all_lengths = [0] * batch_size
+
+    @property
+    def lengths(self) -> list[int]:
+        """How many tokens each row holds."""
+        return self._all_lengths[self._first : self._first + len(self)]
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self._keys[0])
 
     def rows(self, start: int, stop: int) -> "KVCache":
-        """A cache over rows `start` to `stop` that shares this one's memory, emptied.
-
-        What is read into it shows here after `take_lengths`.
-        """
-        view = object.__new__(KVCache)
-        view.capacity, view.device = self.capacity, self.device
-        view.lengths = [0] * (stop - start)
+        """Rows `start` to `stop` as a cache of their own, which is a part of this one."""
+        view = copy.copy(self)
         view._keys = [keys[start:stop] for keys in self._keys]
         view._values = [values[start:stop] for values in self._values]
-        view._rows = slice(start, stop)
+        view._first = self._first + start
         return view
 
-    def take_lengths(self, view: "KVCache") -> None:
-        """Adopt the lengths of the rows that `view` shares."""
-        self.lengths[view._rows] = view.lengths
+    def copy_row(self, source: int, target: int) -> None:
+        """Make row `target` what row `source` is."""
+        held = self.lengths[source]
+        for tensor in (*self._keys, *self._values):
+            tensor[target, :held] = tensor[source, :held]
+        self.shorten(target, held)
 
     def take_rows(self, order: Sequence[int]) -> None:
-        """Make row i what row `order[i]` is now; rows may come several times, and be left out."""
+        """Make row i what row `order[i]` is now; rows may come several times, and be left out.
+
+        It is no part of another cache afterwards, and others are no part of it.
+        """
         index = torch.tensor(order, device=self.device)
         self._keys = [keys[index] for keys in self._keys]
         self._values = [values[index] for values in self._values]
-        self.lengths = [self.lengths[row] for row in order]
+        self._first, self._all_lengths = 0, [self.lengths[row] for row in order]
 
-    def forget(self, row: int) -> None:
-        """Empty a row."""
-        self.lengths[row] = 0
+    def shorten(self, row: int, length: int) -> None:
+        """Keep the first `length` tokens of a row."""
+        self._all_lengths[self._first + row] = length
+
+    def drop_oldest(self, row: int, count: int, *, rope_theta: float | None) -> None:
+        """Drop the first `count` tokens of a row; the others stand that much earlier.
+
+        What was computed of them stays, so that they go on to tell of those which are gone.
+
+        Args:
+            row: The row.
+            count: How many, less than it holds.
+            rope_theta: Base of rotary positions, by which keys are turned back; None without.
+        """
+        kept = slice(count, self.lengths[row])
+        length = kept.stop - count
+        turn = None
+        if rope_theta is not None:
+            cos, sin = rotary_table(count + 1, self._keys[0].shape[-1], theta=rope_theta)
+            turn = cos[-1:].to(self.device), -sin[-1:].to(self.device)
+        for keys, values in zip(self._keys, self._values, strict=True):
+            moved = keys[row, kept].clone()
+            keys[row, :length] = moved if turn is None else rotate(moved, *turn)
+            values[row, :length] = values[row, kept].clone()
+        self.shorten(row, length)
 
     @property
     def is_even(self) -> bool:
         """Whether all rows hold the same number of tokens."""
-        return min(self.lengths) == max(self.lengths)
+        return len({*self.lengths}) == 1
 
     def checked_counts(
         self, rows: int, new_tokens: int, counts: Sequence[int] | None
@@ -80,9 +115,9 @@ class KVCache:
         Raises:
             ConfigError: There are other than the cache's rows, or a count is out of range.
         """
-        if rows != len(self.lengths):
+        if rows != len(self):
             raise ConfigError(
-                f"{rows} rows came, but the cache has {len(self.lengths)}; make one of that size"
+                f"{rows} rows came, but the cache has {len(self)}; make one of that size"
             )
         if counts is None:
             return [new_tokens] * rows
@@ -108,25 +143,31 @@ class KVCache:
         starts_B = torch.tensor(self.lengths, device=self.device)
         return starts_B.unsqueeze(1) + torch.arange(new_tokens, device=self.device)
 
-    def layer(self, index: int, positions_BT: Tensor) -> "LayerCache":
-        """The part of layer `index`, for new tokens at `positions_BT`."""
-        held = max(self.lengths) + positions_BT.shape[1]
-        return LayerCache(self._keys[index], self._values[index], positions_BT, held)
+    def layers(self, new_tokens: int) -> "list[LayerCache]":
+        """Each layer's part, for `new_tokens` more tokens of each row."""
+        held = max(self.lengths) + new_tokens
+        pairs = zip(self._keys, self._values, strict=True)
+        return [LayerCache(keys, values, held) for keys, values in pairs]
 
     def advance(self, counts: Sequence[int]) -> None:
         """Count `counts[b]` tokens just written to row b as held."""
-        self.lengths = [n + count for n, count in zip(self.lengths, counts, strict=True)]
+        for row, count in enumerate(counts):
+            self._all_lengths[self._first + row] += count
 
 
-class LayerCache:
+class LayerCache(NamedTuple):
     """One layer's keys and values during one forward pass."""
 
-    def __init__(self, keys: Tensor, values: Tensor, positions_BT: Tensor, held: int) -> None:
-        self._keys, self._values, self._positions_BT, self._held = keys, values, positions_BT, held
+    keys: Tensor
+    """(B, C, H, K)"""
+    values: Tensor
+    """(B, C, H, K)"""
+    held: int
+    """Tokens of the longest row, the new ones included."""
 
-    def append(self, k_BTHK: Tensor, v_BTHK: Tensor) -> tuple[Tensor, Tensor]:
+    def append(self, k_BTHK: Tensor, v_BTHK: Tensor, positions_BT: Tensor) -> tuple[Tensor, Tensor]:
         """Write new keys and values; all that are held then, (B, S, H, K) each."""
         rows_B1 = torch.arange(len(k_BTHK), device=k_BTHK.device).unsqueeze(1)
-        self._keys[rows_B1, self._positions_BT] = k_BTHK.to(self._keys.dtype)
-        self._values[rows_B1, self._positions_BT] = v_BTHK.to(self._values.dtype)
-        return self._keys[:, : self._held], self._values[:, : self._held]
+        self.keys[rows_B1, positions_BT] = k_BTHK.to(self.keys.dtype)
+        self.values[rows_B1, positions_BT] = v_BTHK.to(self.values.dtype)
+        return self.keys[:, : self.held], self.values[:, : self.held]

@@ -35,15 +35,23 @@ PACKAGES = (
 
 
 def flash_attention(
-    q_BTHK: Tensor, k_BSHK: Tensor, v_BSHK: Tensor, *, causal: bool, dropout: float
+    q_BTHK: Tensor,
+    k_BSHK: Tensor,
+    v_BSHK: Tensor,
+    *,
+    causal: bool,
+    window: int | None = None,
+    dropout: float,
 ) -> Tensor:
-    """Attention by flash-attn, (B, T, H, K); a causal mask ends at the last key.
+    """Attention by flash-attn, (B, T, H, K); a causal mask and a window end at the last key.
 
     Raises:
         BackendError: No package is installed, or it can't serve this device, dtype or dropout.
     """
     package = _package(q_BTHK, dropout)
     options: dict[str, Any] = {"causal": causal}
+    if window is not None:
+        options["window_size"] = (window - 1, 0)
     if package.dropout:
         options["dropout_p"] = dropout
     result = _function(package)(q_BTHK, k_BSHK, v_BSHK, **options)

@@ -8,16 +8,16 @@ from collections.abc import Callable, Sequence
 from typing import Self, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from gptlab.config import ModelConfig
+from gptlab.config import ModelConfig, Quantization
 from gptlab.errors import ConfigError
 from gptlab.model.attention import Context
 from gptlab.model.blocks import Block, make_norm
-from gptlab.model.cache import KVCache
+from gptlab.model.cache import KVCache, LayerCache
 from gptlab.model.init import initialise
+from gptlab.model.linear import Embedding, Linear
 from gptlab.model.positions import rotary_table, sinusoidal_table
 
 
@@ -33,6 +33,9 @@ class GPT(nn.Module):
     """Whether training computes each block again on the way back instead of keeping what is in it
     (Chen et al. 2016, https://arxiv.org/abs/1604.06174): the same numbers in less memory."""
 
+    quantization: Quantization | None = None
+    """In how many bits its matrices are, if not in floating point."""
+
     rotary_cos: Tensor
     rotary_sin: Tensor
     sinusoidal: Tensor
@@ -40,14 +43,14 @@ class GPT(nn.Module):
     def __init__(self, config: ModelConfig, *, seed: int | None = None) -> None:
         super().__init__()
         self.config = config
-        self.embedding = nn.Embedding(config.vocab_size, config.embed_dim)
+        self.embedding = Embedding(config.vocab_size, config.embed_dim)
         if config.positions == "learned":
             self.position_embedding = nn.Embedding(config.seq_len, config.embed_dim)
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
         self.norm = make_norm(config)
         if not config.tie_embeddings:
-            self.lm_head = nn.Linear(config.embed_dim, config.vocab_size, bias=False)
+            self.lm_head = Linear(config.embed_dim, config.vocab_size, bias=False)
         for name, table in self._position_tables().items():
             self.register_buffer(name, table, persistent=False)
         initialise(self, config, seed=seed)
@@ -65,7 +68,7 @@ class GPT(nn.Module):
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         # In 16 bits, far positions would become alike; and tables made without memory are empty.
         for name, table in self._position_tables().items():
-            setattr(self, name, table.to(self.embedding.weight.device))
+            setattr(self, name, table.to(self.device))
         return self
 
     def forward(
@@ -122,26 +125,69 @@ class GPT(nn.Module):
         else:
             counts = cache.checked_counts(B, T, counts)
             positions = cache.positions_BT(T)
+            hidden_BTD = self.read(tokens, positions, cache.layers(T), is_even=cache.is_even)
+            cache.advance(counts)
+            return hidden_BTD
+        return self._transform(tokens, positions, self._context(positions, documents), None)
+
+    def read(
+        self,
+        tokens: Tensor,
+        positions_BT: Tensor,
+        layers: Sequence[LayerCache],
+        *,
+        is_even: bool,
+    ) -> Tensor:
+        """Hidden states (B, T, D) of new tokens, which are written into a cache's `layers`.
+
+        Tensors in, tensors out, with no look at numbers: what can be compiled.
+
+        Args:
+            tokens: (B, T) int64.
+            positions_BT: Where they stand, int64, and are written.
+            layers: Keys and values of each layer.
+            is_even: Whether all rows held the same number of tokens before.
+        """
+        context = self._context(positions_BT, None)
+        if not is_even:
+            mask_BTS = self._cache_mask(positions_BT, layers[0].held)
+            context = context._replace(mask_BTS=mask_BTS, window=None)
+        return self._transform(tokens, positions_BT, context, layers)
+
+    def _transform(
+        self,
+        tokens: Tensor,
+        positions: Tensor,
+        context: Context,
+        layers: Sequence[LayerCache] | None,
+    ) -> Tensor:
         x_BTD = self._embed(tokens, positions)
-        context = self._context(positions, cache, documents)
-        is_learning = self.training and torch.is_grad_enabled() and cache is None
+        is_learning = self.training and torch.is_grad_enabled() and layers is None
         for index, block in enumerate(self.blocks):
             if self.activation_checkpointing and is_learning:
                 x_BTD = checkpoint(block, x_BTD, context, use_reentrant=False)
             else:
-                x_BTD = block(x_BTD, context, cache.layer(index, positions) if cache else None)
-        if cache is not None and counts is not None:
-            cache.advance(counts)
+                x_BTD = block(x_BTD, context, layers[index] if layers else None)
         hidden_BTD: Tensor = self.norm(x_BTD)
         return hidden_BTD
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits (..., V) from hidden states (..., D)."""
-        head = self.embedding if self.config.tie_embeddings else self.lm_head
-        logits = F.linear(hidden, head.weight)
+        tied = self.config.tie_embeddings
+        logits: Tensor = self.embedding.scores(hidden) if tied else self.lm_head(hidden)
         cap = self.config.logit_soft_cap
         # Gemma 2, https://arxiv.org/abs/2408.00118, section 2.
         return logits if cap is None else cap * torch.tanh(logits / cap)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is."""
+        return cast(Tensor, self.norm.weight).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of what it computes with."""
+        return cast(Tensor, self.norm.weight).dtype
 
     @property
     def attention(self) -> str:
@@ -179,19 +225,19 @@ class GPT(nn.Module):
         embedded: Tensor = self.dropout(x_BTD)
         return embedded
 
-    def _context(
-        self, positions: Tensor, cache: KVCache | None, documents_BT: Tensor | None
-    ) -> Context:
+    def _context(self, positions: Tensor, documents_BT: Tensor | None) -> Context:
         rotary = None
         if self.config.positions == "rope":
             rotary = (self.rotary_cos[positions], self.rotary_sin[positions])
-        if documents_BT is not None:
-            return Context(rotary, _document_mask(documents_BT))
-        if cache is None or cache.is_even:
-            return Context(rotary, None)
-        held = max(cache.lengths) + positions.shape[1]
-        keys_S = torch.arange(held, device=positions.device)
-        return Context(rotary, keys_S <= positions.unsqueeze(-1))
+        mask_BTS = None if documents_BT is None else _document_mask(documents_BT)
+        return Context(positions, rotary, mask_BTS, self.config.window)
+
+    def _cache_mask(self, positions_BT: Tensor, held: int) -> Tensor:
+        """Where a query may look among `held` places of a cache of uneven rows, (B, T, S) bool."""
+        places_S = torch.arange(held, device=positions_BT.device)
+        ago_BTS = positions_BT.unsqueeze(-1) - places_S
+        mask_BTS = ago_BTS >= 0
+        return mask_BTS if self.config.window is None else mask_BTS & (ago_BTS < self.config.window)
 
 
 def _document_mask(documents_BT: Tensor) -> Tensor:

@@ -1,0 +1,104 @@
+"""One sequence being continued, and the tokens that it gets."""
+
+import random
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, Protocol
+
+from torch import Tensor
+
+from gptlab.config import SamplingConfig
+
+Ending = Literal["eos", "stop", "length", "cancelled"]
+
+
+class Constraint(Protocol):
+    """What a row's tokens are held to."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing may follow."""
+
+    def allowed(self) -> Tensor | None:
+        """Which ids may come next, (V,) bool on the CPU; None where `permits` alone can tell."""
+
+    def permits(self, token: int) -> bool:
+        """Whether `token` may come next."""
+
+    def advance(self, token: int) -> None:
+        """Go on behind `token`."""
+
+
+class Token(NamedTuple):
+    """A token that a row got."""
+
+    id: int
+    logprob: float | None = None
+    """Its log-probability under the model, in nats, before penalties, temperature and filters;
+    None if the row's settings ask for none."""
+    top: tuple[tuple[int, float], ...] = ()
+    """The likeliest ids with their log-probabilities, the likeliest first."""
+
+
+class Row:
+    """One sequence being continued, by settings and randomness of its own.
+
+    Args:
+        prompt: Its ids so far, at least one.
+        config: How tokens are drawn, and how many.
+        seed: Of its randomness; drawn from the system's if None.
+        eos_id: The token that ends it, unless `config.ignore_eos`.
+        banned: Sequences of ids that are not to be completed.
+        constraint: What decides which tokens may come.
+    """
+
+    def __init__(
+        self,
+        prompt: Sequence[int],
+        config: SamplingConfig,
+        *,
+        seed: int | None = None,
+        eos_id: int | None = None,
+        banned: Sequence[Sequence[int]] = (),
+        constraint: Constraint | None = None,
+    ) -> None:
+        self.ids = list(prompt)
+        self.config = config
+        self.eos_id = None if config.ignore_eos else eos_id
+        self.banned = banned
+        self.constraint = constraint
+        self.ending: Ending | None = None
+        """Why it has ended; whoever reads its tokens may set it."""
+        self._prompt_length = len(self.ids)
+        self._random = random.Random(seed)
+
+    @property
+    def new_ids(self) -> list[int]:
+        """The ids that it got."""
+        return self.ids[self._prompt_length :]
+
+    @property
+    def new(self) -> int:
+        """How many ids it got."""
+        return len(self.ids) - self._prompt_length
+
+    def is_drawn_like(self, other: "Row") -> bool:
+        """Whether both are drawn by the same settings."""
+        return self.config == other.config and self.banned == other.banned
+
+    def uniform(self) -> float:
+        """The next number in [0, 1) of its randomness: one for a draw, whoever else is drawn."""
+        return self._random.random()
+
+    def take(self, token: int) -> bool:
+        """Add a token that was drawn for it; whether it is one to show, and no end of text."""
+        if token == self.eos_id:
+            self.ending = "eos"
+            return False
+        self.ids.append(token)
+        if self.constraint is not None:
+            self.constraint.advance(token)
+        if self.new == self.config.max_new_tokens:
+            self.ending = "length"
+        elif self.constraint is not None and self.constraint.is_over:
+            self.ending = "eos"
+        return True
