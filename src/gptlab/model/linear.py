@@ -38,7 +38,7 @@ def row_product(weight_NK: Tensor, x_K: Tensor) -> Tensor:
     """Numbers of any type times a float32 row, (N,) float32, for a compiler to make loops of."""
     # A loop that reads several places of the matrix keeps more of the memory busy.
     size = max(1, len(weight_NK) // _STREAMS)
-    return torch.cat([(part.float() * x_K).sum(dim=-1) for part in weight_NK.split(size)])
+    return torch.cat([(part.float() * x_K).sum(dim=-1) for part in torch.split(weight_NK, size)])
 
 
 def computed(x: Tensor) -> Tensor:
