@@ -36,8 +36,12 @@ class Batch:
         self.rows: list[Row] = []
         self._model = model
         self._steps = steps or Steps(model)
-        self._cache = self._steps.make_cache(slots, capacity)
+        self._cache = self._steps.take_cache(slots, capacity)
         self._logits_BV = torch.empty(0, model.config.vocab_size, device=self._cache.device)
+
+    def close(self) -> None:
+        """Leave the cache to others; the batch is of no use any more."""
+        self._steps.give_back(self._cache)
 
     @torch.inference_mode()
     def admit(self, rows: Sequence[Row]) -> None:

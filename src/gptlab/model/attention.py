@@ -152,7 +152,7 @@ def _sdpa(
         attn_mask=None if mask_BTS is None else mask_BTS.unsqueeze(1),
         dropout_p=dropout,
         is_causal=square,
-        enable_gqa=q_BTHK.shape[2] != k_BSHK.shape[2],
+        enable_gqa=bool(q_BTHK.shape[2] != k_BSHK.shape[2]),
     )
     return output_BHTK.transpose(1, 2)
 

@@ -36,8 +36,9 @@ def is_compiled_row(x: Tensor) -> bool:
 
 def row_product(weight_NK: Tensor, x_K: Tensor) -> Tensor:
     """Numbers of any type times a float32 row, (N,) float32, for a compiler to make loops of."""
-    # A loop that reads several places of the matrix keeps more of the memory busy.
-    size = max(1, len(weight_NK) // _STREAMS)
+    # The smaller the numbers, the more there is to do for each line of memory, and a loop that
+    # reads several places at once keeps it busy meanwhile.
+    size = max(1, len(weight_NK) // (_STREAMS if weight_NK.itemsize == 1 else 1))
     return torch.cat([(part.float() * x_K).sum(dim=-1) for part in torch.split(weight_NK, size)])
 
 
