@@ -162,10 +162,11 @@ def check_row(model: GPT, row: Row) -> None:
 def _choose(rows: Sequence[Row], logits_BV: Tensor) -> list[int]:
     """An id for each row, within its constraint."""
     config, allowed_BV = rows[0].config, None
-    masks = [row.constraint.allowed() if row.constraint else None for row in rows]
-    if any(mask is not None for mask in masks):
+    if any(row.constraint for row in rows):
         everything_V = torch.ones(logits_BV.shape[1], dtype=torch.bool)
-        allowed_BV = torch.stack([everything_V if mask is None else mask for mask in masks])
+        allowed_BV = torch.stack(
+            [row.constraint.allowed() if row.constraint else everything_V for row in rows]
+        )
     ids = choose(
         logits_BV,
         config,

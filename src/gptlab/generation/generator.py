@@ -11,6 +11,7 @@ import torch
 from gptlab import checkpoint
 from gptlab.config import SamplingConfig
 from gptlab.errors import ConfigError
+from gptlab.generation.constraints import make_constraint
 from gptlab.generation.engine import continue_rows
 from gptlab.generation.rows import Ending, Row, Token
 from gptlab.generation.steps import Compile, Steps
@@ -166,6 +167,12 @@ class Generator:
                     seed=None if config.seed is None else config.seed + number * _BETWEEN_COPIES,
                     eos_id=self.tokenizer.eos_id,
                     banned=banned,
+                    constraint=make_constraint(
+                        config,
+                        self.tokenizer,
+                        prompt=prompt,
+                        vocab_size=self.model.config.vocab_size,
+                    ),
                 )
             )
         return rows

@@ -2,30 +2,12 @@
 
 import random
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, Protocol
-
-from torch import Tensor
+from typing import Literal, NamedTuple
 
 from gptlab.config import SamplingConfig
+from gptlab.generation.constraints import Constraint
 
 Ending = Literal["eos", "stop", "length", "cancelled"]
-
-
-class Constraint(Protocol):
-    """What a row's tokens are held to."""
-
-    @property
-    def is_over(self) -> bool:
-        """Whether nothing may follow."""
-
-    def allowed(self) -> Tensor | None:
-        """Which ids may come next, (V,) bool on the CPU; None where `permits` alone can tell."""
-
-    def permits(self, token: int) -> bool:
-        """Whether `token` may come next."""
-
-    def advance(self, token: int) -> None:
-        """Go on behind `token`."""
 
 
 class Token(NamedTuple):

@@ -194,6 +194,7 @@ def _mark_sizes(
     torch._dynamo.mark_dynamic(places_S, 0)
     for tensor in (*keys, *values):
         torch._dynamo.mark_dynamic(tensor, 1)
+        torch._dynamo.mark_static(tensor, [2, 3])
     if len(tokens_B1) > 1:
         for tensor in (tokens_B1, positions_B1, *keys, *values):
             torch._dynamo.mark_dynamic(tensor, 0)
