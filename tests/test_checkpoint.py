@@ -24,6 +24,7 @@ from gptlab.checkpoint.staging import publish_copy, remove, seal
 from gptlab.config import ModelConfig
 from gptlab.errors import CheckpointError
 from gptlab.model import GPT
+from gptlab.model.quantize import quantize
 from gptlab.tokenizer import BPETokenizer
 
 CONFIG = ModelConfig(vocab_size=262, seq_len=8, embed_dim=8, num_layers=1, n_heads=2)
@@ -409,3 +410,63 @@ def test_loading_leaves_the_global_generator_alone(folder):
     before = torch.get_rng_state()
     load_model(folder)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("kind", [{}, {"bits": 8}, {"bits": 4, "group_size": 2}], ids=str)
+@pytest.mark.parametrize("tied", [True, False])
+def test_fewer_bits_come_back_as_they_were(tmp_path, tied, kind, dtype):
+    model = make(tie_embeddings=tied, bias=True)
+    if kind:
+        model = quantize(model, **kind)
+    model.to(dtype)
+    loaded, _ = load(save(tmp_path / "m", model, TOKENIZER))
+    assert (loaded.quantization, loaded.dtype) == (model.quantization, dtype)
+    saved, found = model.state_dict(), loaded.state_dict()
+    assert saved.keys() == found.keys()
+    assert all(torch.equal(saved[name], found[name]) for name in saved)
+    assert all(saved[name].dtype == found[name].dtype for name in saved)
+    assert torch.equal(loaded(TOKENS), model(TOKENS))
+    required = {name for name, parameter in loaded.named_parameters() if parameter.requires_grad}
+    assert bool(required) == (not kind)
+
+
+def test_a_quantized_folder_says_so_and_others_do_not(tmp_path, folder):
+    quantized = save(tmp_path / "m", quantize(make(), bits=8), TOKENIZER)
+    assert read_header(quantized)["quantization"] == {"bits": 8, "group_size": None}
+    assert "quantization" not in read_header(folder)
+    tensors = load_tensors(quantized / "model.safetensors")
+    assert tensors["embedding.weight"].dtype == torch.int8
+    assert tensors["embedding.scale"].shape == (262, 1)
+    ids = quantize(make(), bits=4).embedding.weight
+    assert (ids.dtype, ids.shape) == (torch.uint8, (262, 4))
+
+
+@pytest.mark.parametrize(
+    ("kind", "stated", "message"),
+    [
+        (
+            {"bits": 8},
+            None,
+            "model.safetensors holds 8 bits a weight, but the model's settings "
+            "say numbers in floating point; use another checkpoint",
+        ),
+        ({"bits": 8}, {"bits": 4}, "holds 8 bits a weight, but the model's settings say 4 bits a"),
+        ({}, {"bits": 4}, "holds numbers in floating point, but the model's settings say 4 bits"),
+        (
+            {"bits": 8},
+            {"bits": 8, "group_size": 4},
+            "scale' is .*, but the settings make it .*; check group_size",
+        ),
+        ({"bits": 8}, {"bits": 8, "group_size": 5}, "config.json: group_size is 5, which does not"),
+        ({"bits": 8}, {"bits": 3}, "config.json: bits is 3, but it should be 8 or 4"),
+        ({"bits": 8}, [8], "config.json: Quantization is \\[8\\], but it should be a valid dict"),
+    ],
+)
+def test_a_header_that_contradicts_the_weights_is_one_line(tmp_path, kind, stated, message):
+    folder = save(tmp_path / "m", quantize(make(), **kind) if kind else make(), TOKENIZER)
+    header = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**header, "quantization": stated}))
+    with pytest.raises(CheckpointError, match=message) as error:
+        load_model(folder)
+    assert "\n" not in str(error.value)

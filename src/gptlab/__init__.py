@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from gptlab.errors import GptlabError
     from gptlab.generation import Generator
     from gptlab.model import GPT
+    from gptlab.model.quantize import quantize
     from gptlab.tokenizer import BPETokenizer, Tokenizer, load_tokenizer, train_bpe
     from gptlab.training import TrainResult, train
 
@@ -42,6 +43,7 @@ __all__ = [
     "load",
     "load_tokenizer",
     "prepare",
+    "quantize",
     "save",
     "train",
     "train_bpe",
@@ -60,6 +62,7 @@ _HOMES = {
     "gptlab.errors": ("GptlabError",),
     "gptlab.generation": ("Generator",),
     "gptlab.model": ("GPT",),
+    "gptlab.model.quantize": ("quantize",),
     "gptlab.tokenizer": ("BPETokenizer", "Tokenizer", "load_tokenizer", "train_bpe"),
     "gptlab.training": ("TrainResult", "train"),
 }

@@ -3,7 +3,7 @@ import torch
 
 from gptlab.errors import BackendError
 from gptlab.training import precision
-from gptlab.training.precision import choose_arithmetic, choose_device
+from gptlab.training.precision import Arithmetic, choose_arithmetic, choose_device
 
 
 @pytest.mark.parametrize("name", ["cuda:99", "gpu", "", "tpu:0", "cpu:x", "meta"])
@@ -48,3 +48,12 @@ def test_a_gpu_without_bf16_refuses_it_and_takes_fp16_if_it_can(monkeypatch, cap
     with pytest.raises(BackendError, match="lacks it; write --precision fp16"):
         choose_arithmetic("cuda", "bf16")
     assert choose_arithmetic("cuda", "auto").precision == expected
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_a_model_in_16_bits_computes_in_its_own(precision):
+    arithmetic = Arithmetic(torch.device("cpu"), precision)
+    assert arithmetic.of(torch.float32) == arithmetic.of(torch.float64) == arithmetic
+    for dtype in (torch.bfloat16, torch.float16):
+        assert arithmetic.of(dtype).dtype == dtype
+        assert arithmetic.of(dtype).device == arithmetic.device

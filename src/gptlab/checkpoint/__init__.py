@@ -1,6 +1,6 @@
 """One folder is one self-contained model: configuration, weights, tokenizer, and training state.
 
-    config.json          format, version, architecture, step, and the model's settings
+    config.json          format, version, architecture, step, the model's settings, its bits
     model.safetensors    weights
     tokenizer files      as the tokenizer saves them
     trainer/             what resuming needs, where the training loop saved it

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from gptlab.config import ModelConfig
+from gptlab.config import ModelConfig, Quantization
 from gptlab.errors import CheckpointError
 
 FORMAT = "gptlab"
@@ -40,15 +40,19 @@ def read_header(folder: Path) -> dict[str, Any]:
     return header
 
 
-def write_header(folder: Path, model: ModelConfig, *, step: int) -> None:
+def write_header(
+    folder: Path, model: ModelConfig, *, step: int, quantization: Quantization | None = None
+) -> None:
     """Write `config.json` of a checkpoint."""
-    header = {
+    header: dict[str, Any] = {
         "format": FORMAT,
         "version": VERSION,
         "architecture": "gpt",
         "step": step,
         "model": model.model_dump(),
     }
+    if quantization is not None:
+        header["quantization"] = quantization.model_dump()
     (folder / CONFIG).write_text(json.dumps(header, indent=1) + "\n", encoding="utf-8")
 
 
@@ -93,7 +97,18 @@ def digest(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def is_replaceable(folder: Path) -> bool:
+def require_replaceable(folder: Path) -> None:
+    """Refuse to write where something would be lost that is no checkpoint.
+
+    Raises:
+        CheckpointError: There is such a thing at `folder`.
+    """
+    target = folder.resolve()
+    if target.exists() and not _is_replaceable(target):
+        raise CheckpointError(f"{folder} is no gptlab checkpoint; choose another folder")
+
+
+def _is_replaceable(folder: Path) -> bool:
     """Whether nothing but a checkpoint would be lost with `folder`."""
     if not folder.is_dir() or not any(folder.iterdir()):
         return folder.is_dir()

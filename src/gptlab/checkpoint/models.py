@@ -10,18 +10,19 @@ from torch import Tensor
 from gptlab.checkpoint.files import (
     CONFIG,
     WEIGHTS,
-    is_replaceable,
     read_header,
+    require_replaceable,
     verify,
     write_header,
 )
 from gptlab.checkpoint.find import find_checkpoint
 from gptlab.checkpoint.staging import publish, seal, staged, writing
 from gptlab.checkpoint.tensors import load_tensors, write_tensors
-from gptlab.config import ModelConfig
+from gptlab.config import ModelConfig, Quantization
 from gptlab.config.model import AttentionBackend
 from gptlab.errors import CheckpointError, ConfigError, TokenizerError
 from gptlab.model import GPT
+from gptlab.model.quantize import replace_matrices
 from gptlab.tokenizer import Tokenizer, load_tokenizer
 
 
@@ -46,11 +47,16 @@ def save(
         CheckpointError: It can't be written, or something else is at `folder`.
     """
     folder = Path(folder)
+    require_replaceable(folder)
     target = folder.resolve()
-    if target.exists() and not is_replaceable(target):
-        raise CheckpointError(f"{folder} is no gptlab checkpoint; choose another folder")
     with writing(folder), staged(target) as partial:
-        write_model(partial, model.config, model.state_dict(), step=step)
+        write_model(
+            partial,
+            model.config,
+            model.state_dict(),
+            step=step,
+            quantization=model.quantization,
+        )
         if tokenizer is not None:
             tokenizer.save(partial)
         if extra is not None:
@@ -61,14 +67,19 @@ def save(
 
 
 def write_model(
-    folder: Path, config: ModelConfig, tensors: Mapping[str, Tensor], *, step: int
+    folder: Path,
+    config: ModelConfig,
+    tensors: Mapping[str, Tensor],
+    *,
+    step: int,
+    quantization: Quantization | None = None,
 ) -> None:
     """Write the header and the weights of a checkpoint into `folder`, which is not sealed yet.
 
     Raises:
         OSError: They can't be written.
     """
-    write_header(folder, config, step=step)
+    write_header(folder, config, step=step, quantization=quantization)
     write_tensors(folder / WEIGHTS, tensors)
 
 
@@ -80,7 +91,8 @@ def load(
 ) -> tuple[GPT, Tokenizer]:
     """The model, in evaluation mode, and the tokenizer of a checkpoint or of a run's newest one.
 
-    The attention backend is this machine's, not that of the machine which trained the model.
+    The attention backend is this machine's, not that of the machine which trained the model. A
+    quantized model comes back as such.
 
     Raises:
         CheckpointError: There is none, it is damaged, or it has no tokenizer.
@@ -97,13 +109,23 @@ def load(
 def load_model(
     folder: Path, *, device: torch.device | str = "cpu", attention: AttentionBackend = "auto"
 ) -> GPT:
-    """The model of one checkpoint folder, in evaluation mode; checksums are not looked at."""
-    header = read_header(folder)
+    """The model of one checkpoint folder, in evaluation mode; checksums are not looked at.
+
+    Its numbers are of the type that they were saved in.
+    """
+    header, tensors = read_header(folder), load_tensors(folder / WEIGHTS)
+    quantization = header.get("quantization")
     try:
         config = ModelConfig(**{**header["model"], "attention": attention})
+        model = _empty(config)
+        if quantization is not None:
+            replace_matrices(model, Quantization.model_validate(quantization))
     except ConfigError as error:
         raise CheckpointError(f"{folder / CONFIG}: {error}") from None
-    return _filled(config, load_tensors(folder / WEIGHTS), folder / WEIGHTS, device)
+    norm = tensors.get("norm.weight")
+    if norm is not None and norm.is_floating_point():
+        model.to(norm.dtype)
+    return _filled(model, tensors, folder / WEIGHTS, device)
 
 
 def load_state_dict(
@@ -114,7 +136,7 @@ def load_state_dict(
     Raises:
         CheckpointError: The file is no state dict, or does not fit `config`.
     """
-    return _filled(config, _read_state_dict(Path(path)), Path(path), device)
+    return _filled(_empty(config), _read_state_dict(Path(path)), Path(path), device)
 
 
 def implied_settings(path: str | Path, *, n_heads: int) -> dict[str, Any]:
@@ -163,26 +185,45 @@ def _read_state_dict(path: Path) -> dict[str, Tensor]:
     return state_dict
 
 
-def _filled(
-    config: ModelConfig, tensors: Mapping[str, Tensor], source: Path, device: torch.device | str
-) -> GPT:
+def _empty(config: ModelConfig) -> GPT:
     # Without memory, no weights are drawn only to be replaced.
     with torch.device("meta"):
-        model = GPT(config)
+        return GPT(config)
+
+
+def _filled(
+    model: GPT, tensors: Mapping[str, Tensor], source: Path, device: torch.device | str
+) -> GPT:
     expected = model.state_dict()
+    if _bits(tensors) != _bits(expected):
+        raise CheckpointError(
+            f"{source} holds {_in_words(_bits(tensors))}, but the model's settings say "
+            f"{_in_words(_bits(expected))}; use another checkpoint"
+        )
     for name in sorted(expected.keys() | tensors.keys()):
         if name not in tensors or name not in expected:
             problem = "lacks" if name not in tensors else "has an unknown"
             raise CheckpointError(f"{source} {problem} tensor '{name}'; check the model's settings")
         if tensors[name].shape != expected[name].shape:
+            flags = "--vocab_size, --embed_dim, --num_layers and --n_heads"
             raise CheckpointError(
                 f"{source}: '{name}' is {tuple(tensors[name].shape)}, but the settings make it "
-                f"{tuple(expected[name].shape)}; check --vocab_size, --embed_dim, --num_layers "
-                "and --n_heads"
+                f"{tuple(expected[name].shape)}; check "
+                f"{'group_size' if name.endswith('.scale') else flags}"
             )
     model.to_empty(device=device)
     model.load_state_dict(dict(tensors))
     return model.eval()
+
+
+def _bits(tensors: Mapping[str, Tensor]) -> int | None:
+    """In how many bits the matrices among `tensors` are, if not in floating point."""
+    types = {tensor.dtype for tensor in tensors.values()}
+    return 4 if torch.uint8 in types else 8 if torch.int8 in types else None
+
+
+def _in_words(bits: int | None) -> str:
+    return "numbers in floating point" if bits is None else f"{bits} bits a weight"
 
 
 def _is_state_dict(value: object) -> bool:

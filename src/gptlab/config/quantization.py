@@ -13,4 +13,4 @@ class Quantization(Settings):
     bits: Literal[8, 4] = 8
     """Bits a weight."""
     group_size: PositiveInt | None = None
-    """Weights that share a scale; a row with 8 bits and up to 32 with 4 if not given."""
+    """Weights that share a scale; a row with 8 bits and about 32 with 4 if not given."""

@@ -40,7 +40,7 @@ def open_subject(path: str | Path, *, device: str = "auto", precision: str = "au
     Args:
         path: A run, or a checkpoint; "RUN/best" is a run's best.
         device: cpu, cuda, ...; 'auto' takes a GPU where there is one.
-        precision: Arithmetic of matrix products.
+        precision: Arithmetic of matrix products; a model in 16 bits has its own.
 
     Raises:
         CheckpointError: There is none, or it is damaged.
@@ -54,7 +54,8 @@ def open_subject(path: str | Path, *, device: str = "auto", precision: str = "au
             f"the tokenizer in {folder} has {tokenizer.vocab_size} tokens, but the model knows "
             f"{model.config.vocab_size}; put the tokenizer there that it was trained with"
         )
-    return Subject(folder, model, tokenizer, arithmetic, saved_config(folder.parent))
+    settings = saved_config(folder.parent)
+    return Subject(folder, model, tokenizer, arithmetic.of(model.dtype), settings)
 
 
 def held_out_text(

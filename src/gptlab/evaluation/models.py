@@ -33,7 +33,7 @@ def compare_models(
         a: A run, or a checkpoint in one; "RUN/best" is its best.
         b: Another, with the same tokenizer.
         device: cpu, cuda, ...; 'auto' takes a GPU where there is one.
-        precision: Arithmetic of matrix products.
+        precision: Arithmetic of matrix products; a model in 16 bits has its own.
 
     Raises:
         GptlabError: One of them is missing or damaged, or they do not fit together.
@@ -59,7 +59,13 @@ def compare_models(
     settings = [settings_of(folder) for folder in folders]
     inputs = load_inputs(settings[0], saved=tokenizers[0], say=lambda _line: None)
     losses = [
-        window_losses(model, inputs.evaluation, length=length, config=config, arithmetic=arithmetic)
+        window_losses(
+            model,
+            inputs.evaluation,
+            length=length,
+            config=config,
+            arithmetic=arithmetic.of(model.dtype),
+        )
         for model, config in zip(models, settings, strict=True)
     ]
     (nats_a, tokens), (nats_b, _) = losses

@@ -19,6 +19,7 @@ from gptlab.model.cache import KVCache, LayerCache
 from gptlab.model.init import initialise
 from gptlab.model.linear import Embedding, Linear
 from gptlab.model.positions import rotary_table, sinusoidal_table
+from gptlab.model.quantized import QuantizedMatrix
 
 
 class GPT(nn.Module):
@@ -200,8 +201,8 @@ class GPT(nn.Module):
             cast(Block, block).attention.backend = backend
 
     def num_parameters(self) -> int:
-        """Number of trainable values; a shared matrix counts once."""
-        return sum(parameter.numel() for parameter in self.parameters())
+        """Number of values that training finds; a shared matrix counts once, in any bits."""
+        return sum(self._sizes().values())
 
     def flops_per_token(self) -> int:
         """Floating-point operations to train on one token, forward and backward.
@@ -210,9 +211,17 @@ class GPT(nn.Module):
         counted unmasked, as in the PaLM paper (https://arxiv.org/abs/2204.02311, appendix B).
         """
         config = self.config
-        weights = sum(p.numel() for name, p in self.named_parameters() if "_proj.weight" in name)
+        weights = sum(size for name, size in self._sizes().items() if "_proj.weight" in name)
         weights += config.vocab_size * config.embed_dim
         return 6 * weights + 12 * config.num_layers * config.embed_dim * config.seq_len
+
+    def _sizes(self) -> dict[str, int]:
+        """How many values each parameter has, or had before it was quantized, by its name."""
+        sizes = {name: parameter.numel() for name, parameter in self.named_parameters()}
+        for name, module in self.named_modules():
+            if isinstance(module, QuantizedMatrix):
+                sizes[f"{name}.weight"] = math.prod(module.shape)
+        return sizes
 
     def _embed(self, tokens: Tensor, positions: Tensor) -> Tensor:
         x_BTD: Tensor = self.embedding(tokens)

@@ -3,7 +3,7 @@
 import copy
 from typing import cast
 
-from torch import nn
+from torch import Tensor, nn
 
 from gptlab.config import Quantization
 from gptlab.errors import ConfigError
@@ -16,45 +16,53 @@ def quantize(model: GPT, *, bits: int = 8, group_size: int | None = None) -> GPT
     """A copy of `model` whose matrices have `bits` bits a weight; it generates and does not learn.
 
     All matrices of the blocks, the token embedding and the head; norms, biases and learned
-    positions stay as they are.
+    positions stay as they are. `gptlab.model.quantized` says how far a weight moves.
 
     Args:
-        model: Left as it is, and shares what is not quantized.
+        model: Left as it is; the copy shares the memory of what is not quantized.
         bits: 8 or 4.
-        group_size: Weights that share a scale; a row with 8 bits and up to 32 with 4 if None.
+        group_size: Neighbours in a row that share a scale; a row with 8 bits and about 32 with 4
+            if None.
 
     Raises:
-        ConfigError: The bits are others, the group size does not divide a matrix, or the model is
-            quantized already.
+        ConfigError: The bits are others, the group size does not divide a matrix, the model is
+            quantized already, or its weights are not finite.
     """
     if model.quantization is not None:
         raise ConfigError(
             f"the model has {model.quantization.bits} bits a weight already; quantize the one it "
             "was made from"
         )
-    # What is replaced is not copied.
-    memo = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
-    small = copy.deepcopy(model, memo)
-    sources = dict(model.named_modules())
+    kept: dict[int, Tensor] = {id(buffer): buffer for buffer in model.buffers()}
+    for parameter in model.parameters():
+        # What is replaced is not copied, and what stays has its own settings, not its own memory.
+        kept[id(parameter)] = nn.Parameter(parameter.detach(), requires_grad=False)
+    small = copy.deepcopy(model, kept)
     replace_matrices(small, Quantization(bits=bits, group_size=group_size))
     for name, module in small.named_modules():
         if isinstance(module, QuantizedMatrix):
-            module.fill(cast(Linear | Embedding, sources[name]).weight)
-    return small.eval().requires_grad_(False)
+            weight = cast(Linear | Embedding, model.get_submodule(name)).weight.detach()
+            if not weight.isfinite().all():
+                raise ConfigError(f"{name}.weight is not finite everywhere; use another model")
+            module.fill(weight)
+    return small.eval()
 
 
 def replace_matrices(model: GPT, quantization: Quantization) -> None:
-    """Put quantized matrices, without memory yet, in the place of those of `model`."""
+    """Put quantized matrices, without memory yet, in the place of those of `model`.
+
+    Raises:
+        ConfigError: Their rows do not divide into groups of that size.
+    """
     for parent in list(model.modules()):
         for name, module in list(parent.named_children()):
-            if new := _quantized(module, quantization):
-                setattr(parent, name, new)
+            if isinstance(module, Linear | Embedding):
+                setattr(parent, name, _quantized(module, quantization))
     model.quantization = quantization
+    model.requires_grad_(False)
 
 
-def _quantized(module: nn.Module, quantization: Quantization) -> QuantizedMatrix | None:
-    if not isinstance(module, Linear | Embedding):
-        return None
+def _quantized(module: Linear | Embedding, quantization: Quantization) -> QuantizedMatrix:
     rows, columns = module.weight.shape
     shape, dtype = (rows, columns), module.weight.dtype
     if isinstance(module, Linear):

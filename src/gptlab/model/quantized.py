@@ -5,15 +5,17 @@ a row. Activations stay as they are, and sums are taken in floating point (weigh
 quantization; Dettmers et al. 2022, https://arxiv.org/abs/2208.07339, Frantar et al. 2022,
 https://arxiv.org/abs/2210.17323).
 
-Of 8 bits, an integer is in -127 to 127, and no weight moves by more than half a scale. Of 4 bits it
-is in -8 to 7; the scale is the one of several that moves the group's weights least, and the root of
-their mean square is at most 1/14 of the largest of them, beside rounding of the scale itself.
+Of 8 bits, an integer is in -127 to 127 and a scale is 1/127 of the largest weight of its group: no
+weight moves by more than half a scale, beside rounding of float32. Of 4 bits an integer is in -8 to
+7, and a scale is the one of several that moves the weights of its group least: the root of their
+mean squared moves is at most 1/14 of the largest weight, and 1/256 more for a scale is rounded to
+bfloat16. Where the model's numbers have 16 bits, the weights are rounded to these besides.
 
 Letters: N outputs, K inputs, G groups of a row, M weights of a group.
 """
 
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -24,44 +26,52 @@ from gptlab.errors import ConfigError
 from gptlab.model.linear import computed, is_compiled, is_compiled_row, row_product
 
 _SCALE_TYPES = {8: torch.float32, 4: torch.bfloat16}
-# Largest weight of a group over the largest integer, for which 7 clips nothing.
-_DIVISORS_OF_4_BITS = (7.0, 6.0, 6.5, 7.5, 8.0, 8.5, 9.0)
+# What integer the largest weight of a group would be: of 7, none is clipped, and the bound holds.
+_LARGEST_OF_4_BITS = (7.0, 6.0, 6.5, 7.5, 8.0, 8.5, 9.0)
+_LEAST_GROUP, _USUAL_GROUP = 16, 32
 
 
 class QuantizedMatrix(nn.Module):
     """A matrix of integers with scales, where there was one of floating-point numbers.
 
+    It has no memory before it is filled, or its model is emptied onto a device.
+
     Args:
         shape: (N, K) of the matrix.
         quantization: Bits and groups.
-        dtype: What it stands for.
-        device: Where it is.
+        dtype: Of the numbers that it stands for.
+
+    Raises:
+        ConfigError: Its rows do not divide into groups of that size.
     """
 
     weight: Tensor
     """(N, K) int8; of 4 bits (N, K / 2) uint8, columns k and k + K/2 in lower and upper half."""
     scale: Tensor
-    """(N, G), float32 for 8 bits and bfloat16 for 4."""
+    """(N, G), float32 for 8 bits and bfloat16 for 4, whatever the model's numbers are."""
     like: Tensor
+    """Empty, of the type of the numbers that the matrix stands for."""
 
     def __init__(
-        self,
-        shape: tuple[int, int],
-        quantization: Quantization,
-        *,
-        dtype: torch.dtype,
-        device: torch.device | str = "meta",
+        self, shape: tuple[int, int], quantization: Quantization, *, dtype: torch.dtype
     ) -> None:
         super().__init__()
         N, K = shape
         self.shape, self.bits = shape, quantization.bits
         self.group_size = _group_size(K, quantization)
-        integers = (N, K // 2) if self.bits == 4 else (N, K)
-        integer = torch.uint8 if self.bits == 4 else torch.int8
-        scale = torch.empty(N, K // self.group_size, dtype=_SCALE_TYPES[self.bits], device=device)
-        self.register_buffer("weight", torch.empty(integers, dtype=integer, device=device))
+        if self.bits == 4:
+            weight = torch.empty(N, K // 2, dtype=torch.uint8, device="meta")
+        else:
+            weight = torch.empty(N, K, dtype=torch.int8, device="meta")
+        groups = K // self.group_size
+        scale = torch.empty(N, groups, dtype=_SCALE_TYPES[self.bits], device="meta")
+        self.register_buffer("weight", weight)
         self.register_buffer("scale", scale)
-        self.register_buffer("like", torch.empty(0, dtype=dtype, device=device), persistent=False)
+        self.register_buffer("like", torch.empty(0, dtype=dtype, device="meta"), persistent=False)
+
+    def extra_repr(self) -> str:
+        """What it is."""
+        return f"{self.shape}, bits={self.bits}, group_size={self.group_size}"
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         scale = self.scale
@@ -73,7 +83,7 @@ class QuantizedMatrix(nn.Module):
 
     @torch.no_grad()
     def fill(self, matrix_NK: Tensor) -> Self:
-        """Take the values nearest to `matrix_NK`."""
+        """Stand for `matrix_NK` of finite numbers, on its device."""
         groups_NGM = matrix_NK.float().reshape(len(matrix_NK), -1, self.group_size)
         integers_NGM, scale_NG = (_in_4_bits if self.bits == 4 else _in_8_bits)(groups_NGM)
         integers_NK = integers_NGM.flatten(1)
@@ -85,7 +95,7 @@ class QuantizedMatrix(nn.Module):
         return self
 
     def dense(self, rows: Tensor | None = None) -> Tensor:
-        """The matrix (N, K) that it stands for, or `rows` (...) of it, (..., K)."""
+        """The matrix (N, K) that it stands for, or the `rows` (...) int64 of it, (..., K)."""
         weight, scale = self.weight, self.scale
         if rows is not None:
             weight, scale = weight[rows], scale[rows]
@@ -94,19 +104,22 @@ class QuantizedMatrix(nn.Module):
         groups = weight.view(*scale.shape, self.group_size).float() * scale.unsqueeze(-1).float()
         return groups.flatten(-2).to(self.like.dtype)
 
-    def product(self, x: Tensor) -> Tensor:
+    def product(self, x: Tensor, bias_N: Tensor | None = None) -> Tensor:
         """`x` (..., K) times the matrix, (..., N) in x's dtype."""
         has_row_scales = self.scale.shape[1] == 1 and self.bits == 8
         if not is_compiled_row(x):
             # Sums of so large integers may exceed the range of float16.
             if has_row_scales and x.dtype != torch.float16 and not is_compiled():
-                return F.linear(x, self.weight.to(x.dtype)) * self.scale.flatten().to(x.dtype)
-            return F.linear(x, self.dense().to(x.dtype))
+                y = F.linear(x, self.weight.to(x.dtype)) * self.scale.flatten().to(x.dtype)
+                return y if bias_N is None else y + bias_N
+            return F.linear(x, self.dense().to(x.dtype), bias_N)
         x_K = computed(x.reshape(-1).float())
         if has_row_scales:
             y_N = row_product(self.weight, x_K) * self.scale.flatten()
         else:
             y_N = self._grouped_product(x_K.view(-1, self.group_size))
+        if bias_N is not None:
+            y_N = y_N + bias_N.float()
         return y_N.to(x.dtype).view(*x.shape[:-1], -1)
 
     def _grouped_product(self, x_GM: Tensor) -> Tensor:
@@ -122,14 +135,20 @@ class QuantizedMatrix(nn.Module):
 class QuantizedLinear(QuantizedMatrix):
     """A linear layer."""
 
-    def __init__(self, *arguments: Any, bias: nn.Parameter | None, **options: Any) -> None:
-        super().__init__(*arguments, **options)
+    def __init__(
+        self,
+        shape: tuple[int, int],
+        quantization: Quantization,
+        *,
+        dtype: torch.dtype,
+        bias: nn.Parameter | None,
+    ) -> None:
+        super().__init__(shape, quantization, dtype=dtype)
         self.bias = bias
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., K) to (..., N)."""
-        y = self.product(x)
-        return y if self.bias is None else y + self.bias
+        return self.product(x, self.bias)
 
 
 class QuantizedEmbedding(QuantizedMatrix):
@@ -145,52 +164,58 @@ class QuantizedEmbedding(QuantizedMatrix):
 
 
 def _group_size(K: int, quantization: Quantization) -> int:
-    """Weights of a group in rows of `K`.
-
-    Raises:
-        ConfigError: The rows do not divide into such groups.
-    """
-    # With 4 bits, the two halves of a row have groups of their own.
-    whole = K // 2 if quantization.bits == 4 else K
+    """Weights of a group in rows of `K`."""
     size = quantization.group_size
-    if quantization.bits == 4 and K % 2:
+    if quantization.bits == 8:
+        whole, name = K, "columns"
+    elif K % 2:
         raise ConfigError(f"a matrix has {K} columns, but 4 bits need an even number; use 8 bits")
+    else:
+        # The two halves of a row, which share bytes, have groups of their own.
+        whole, name = K // 2, "columns of half"
     if size is None:
-        if quantization.bits == 8:
-            return K
-        return next(size for size in range(min(32, whole), 0, -1) if whole % size == 0)
+        return K if quantization.bits == 8 else _usual_group_size(whole)
     if whole % size:
         raise ConfigError(
-            f"group_size is {size}, which does not divide the {whole} columns of "
-            f"{'half ' if quantization.bits == 4 else ''}a matrix; choose one of their divisors"
+            f"group_size is {size}, which does not divide the {whole} {name} a matrix; choose one "
+            "of their divisors"
         )
     return size
 
 
+def _usual_group_size(whole: int) -> int:
+    """The divisor of `whole` that is next to the usual size; scales of small groups take room."""
+    sizes = range(min(_LEAST_GROUP, whole), whole + 1)
+    return min((n for n in sizes if whole % n == 0), key=lambda size: abs(size - _USUAL_GROUP))
+
+
 def _in_8_bits(groups_NGM: Tensor) -> tuple[Tensor, Tensor]:
-    scale_NG = (groups_NGM.abs().amax(dim=-1) / 127).clamp(min=torch.finfo(torch.float32).tiny)
+    """Integers (N, G, M) int8, and scales (N, G)."""
+    scale_NG = _scale(groups_NGM.abs().amax(dim=-1) / 127, bits=8)
     integers_NGM = (groups_NGM / scale_NG.unsqueeze(-1)).round().clamp(-127, 127)
     return integers_NGM.to(torch.int8), scale_NG
 
 
 def _in_4_bits(groups_NGM: Tensor) -> tuple[Tensor, Tensor]:
+    """As `_in_8_bits`, by the scale with the least squared error."""
     largest_NG = groups_NGM.abs().amax(dim=-1)
-    best: tuple[Tensor, Tensor, Tensor] | None = None
-    for divisor in _DIVISORS_OF_4_BITS:
-        scale_NG = (largest_NG / divisor).clamp(min=torch.finfo(torch.float32).tiny)
-        scale_NG = scale_NG.to(_SCALE_TYPES[4])
+    scales = [_scale(largest_NG / integer, bits=4) for integer in _LARGEST_OF_4_BITS]
+    # In units of the largest weight, whose square might be too large a number or too small.
+    unit_NG1 = largest_NG.clamp(min=torch.finfo(torch.float32).tiny).unsqueeze(-1)
+    errors = []
+    for scale_NG in scales:
         exact_NG1 = scale_NG.float().unsqueeze(-1)
-        integers_NGM = (groups_NGM / exact_NG1).round().clamp(-8, 7)
-        error_NG = (integers_NGM * exact_NG1 - groups_NGM).square().sum(dim=-1)
-        found = (integers_NGM.to(torch.int8), scale_NG, error_NG)
-        if best is None:
-            best = found
-            continue
-        is_better_NG = error_NG < best[2]
-        best = (
-            found[0].where(is_better_NG.unsqueeze(-1), best[0]),
-            found[1].where(is_better_NG, best[1]),
-            found[2].where(is_better_NG, best[2]),
-        )
-    assert best is not None
-    return best[0], best[1]
+        moves_NGM = _nearest(groups_NGM, exact_NG1) * exact_NG1 - groups_NGM
+        errors.append((moves_NGM / unit_NG1).square().sum(dim=-1))
+    best_1NG = torch.stack(errors).argmin(dim=0, keepdim=True)
+    scale_NG = torch.stack(scales).gather(0, best_1NG)[0]
+    return _nearest(groups_NGM, scale_NG.float().unsqueeze(-1)).to(torch.int8), scale_NG
+
+
+def _nearest(groups_NGM: Tensor, scale_NG1: Tensor) -> Tensor:
+    return (groups_NGM / scale_NG1).round().clamp(-8, 7)
+
+
+def _scale(wanted_NG: Tensor, *, bits: int) -> Tensor:
+    """`wanted_NG` as a scale is kept; of a group of zeros it is not zero, for it divides."""
+    return wanted_NG.clamp(min=torch.finfo(torch.float32).tiny).to(_SCALE_TYPES[bits])

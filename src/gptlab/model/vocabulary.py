@@ -28,8 +28,13 @@ def grow_vocabulary(model: GPT, vocab_size: int, *, seed: int = 0) -> GPT:
         seed: Seed of the new rows, the same on every device up to rounding.
 
     Raises:
-        ConfigError: `vocab_size` is less than the model's.
+        ConfigError: `vocab_size` is less than the model's, or the model is quantized.
     """
+    if model.quantization is not None:
+        raise ConfigError(
+            f"the model has {model.quantization.bits} bits a weight, and such a one does not grow; "
+            "use the one it was made from"
+        )
     old_size = model.config.vocab_size
     if vocab_size < old_size:
         raise ConfigError(

@@ -1,6 +1,6 @@
 """Which device computes, and in which arithmetic."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -11,7 +11,7 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """A device and the type of its matrix products; weights stay float32."""
+    """A device and the type of its matrix products; weights are float32, or of that type."""
 
     device: torch.device
     precision: str
@@ -20,6 +20,11 @@ class Arithmetic:
     def dtype(self) -> torch.dtype:
         """The type of matrix products."""
         return _DTYPES[self.precision]
+
+    def of(self, dtype: torch.dtype) -> "Arithmetic":
+        """What a model with numbers of `dtype` computes in: in these, if they have 16 bits."""
+        names = {dtype: name for name, dtype in _DTYPES.items()}
+        return replace(self, precision=names[dtype]) if dtype.itemsize == 2 else self
 
     def autocast(self) -> torch.autocast:
         """Context for a forward pass."""
