@@ -18,7 +18,7 @@ class DraftChoice(CommandLine):
 
     draft_model: str | None = None
     """A smaller model of the same tokenizer, by run or checkpoint folder, which proposes tokens
-    that the model checks several at a time: the same text, often sooner."""
+    that the model checks several at a time."""
     prompt_lookup: PositiveInt | None = None
     """Propose what followed the last so many tokens where they came before; 3 is usual."""
     draft_length: PositiveInt = 4
