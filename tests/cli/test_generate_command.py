@@ -1,3 +1,4 @@
+import re
 import shutil
 
 import pytest
@@ -129,3 +130,38 @@ def test_a_run_without_a_whole_checkpoint_is_not_the_newest(trained, command):
     code, _, err = command(main, "--prompt", "The", "--length", 3)
     assert code == 0
     assert str(trained) in err
+
+
+@pytest.mark.parametrize("drafter", [["--prompt_lookup", 2], ["--draft_model", "draft"]])
+def test_a_drafter_makes_the_same_text_and_says_how_well_it_guessed(trained, command, drafter):
+    shutil.copytree(trained, "draft")
+    argv = ["--prompt", "The cat", "--length", 12, "--temperature", 0, "--model_path", trained]
+    _, plain, err = command(main, *argv)
+    assert "draft" not in err
+    code, out, err = command(main, *argv, *drafter, "--draft_length", 3)
+    assert (code, out) == (0, plain)
+    assert re.fullmatch(
+        r"draft: \d+ of \d+ proposed tokens accepted \(\d+%\), \d+\.\d\d tokens a pass",
+        err.splitlines()[-1],
+    )
+
+
+@pytest.mark.parametrize(
+    ("argv", "named"),
+    [
+        (["--prompt_lookup", 2, "--draft_model", "other"], "exclude each other"),
+        (["--draft_length", 3], "--draft_length is 3, but nothing proposes tokens"),
+        (["--prompt_lookup", 0], "prompt_lookup"),
+        (["--draft_model", "text.txt"], "--draft_model is text.txt, a file; name a run"),
+        (["--draft_model", "missing"], "missing"),
+        (["--draft_model", "other"], "vocab_size is 264, but the model's is 270; choose a draft"),
+    ],
+)
+def test_a_mistaken_drafter_is_one_line(trained, command, argv, named):
+    tokenizer = gptlab.train_bpe(["text.txt"], vocab_size=264)
+    shape = {"vocab_size": 264, "embed_dim": 16, "n_heads": 2, "num_layers": 1, "seq_len": 8}
+    gptlab.save("other", gptlab.GPT(gptlab.ModelConfig(**shape), seed=0), tokenizer)
+    code, _, err = command(main, "--prompt", "The", "--model_path", trained, *argv)
+    assert code == 2
+    assert named in err.splitlines()[-1]
+    assert err.splitlines()[-1].startswith("gptlab-generate: ")

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Self
 
 from pydantic import PositiveInt, model_validator
 
+from gptlab.cli.draft import DraftChoice, load_drafter
 from gptlab.cli.flags import CommandLine
 from gptlab.cli.load_model import ModelChoice, load_model
 from gptlab.cli.main import run
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from gptlab.generation import Generator
 
 
-class GenerateCommand(SamplingFlags, ModelChoice, CommandLine):
+class GenerateCommand(SamplingFlags, DraftChoice, ModelChoice, CommandLine):
     """Continue a prompt with a trained model."""
 
     prompt: str = ""
@@ -58,7 +59,20 @@ def _generate(command: GenerateCommand) -> int:
     # Here, so that --help and a bad flag are answered without torch.
     from gptlab.generation import Generator
 
-    generator = Generator(*load_model(command))
+    generator = Generator(
+        *load_model(command),
+        drafter=load_drafter(command, device=command.device, runs_dir=command.runs_dir),
+        draft_length=command.draft_length,
+    )
+    code = _write(generator, prompt, config, command)
+    if generator.acceptance is not None:
+        print(generator.acceptance, file=sys.stderr)
+    return code
+
+
+def _write(
+    generator: "Generator", prompt: str, config: SamplingConfig, command: GenerateCommand
+) -> int:
     if command.interactive:
         from gptlab.cli.session import Session
         from gptlab.cli.session_loop import talk

@@ -1,7 +1,18 @@
 """A model's text: sampling, streaming, and the generator that a user talks to."""
 
+from gptlab.generation.drafts import Drafter, LookupDrafter, ModelDrafter
 from gptlab.generation.generator import Completion, Generator
 from gptlab.generation.rows import Token
+from gptlab.generation.speculative import Acceptance
 from gptlab.generation.stream import TextStream
 
-__all__ = ["Completion", "Generator", "TextStream", "Token"]
+__all__ = [
+    "Acceptance",
+    "Completion",
+    "Drafter",
+    "Generator",
+    "LookupDrafter",
+    "ModelDrafter",
+    "TextStream",
+    "Token",
+]

@@ -17,7 +17,7 @@ from gptlab.errors import ConfigError
 from gptlab.generation.rows import Row, Token
 from gptlab.generation.sampling import choose
 from gptlab.generation.steps import Steps, prefill
-from gptlab.model import GPT
+from gptlab.model import GPT, KVCache
 
 
 class Batch:
@@ -78,10 +78,10 @@ class Batch:
             rows = [self.rows[place] for place in places]
             whole = len(places) == len(self.rows)
             logits_BV = self._logits_BV if whole else self._logits_BV[places]
-            ids = _choose(rows, logits_BV)
-            reports = _reports(logits_BV, ids, rows[0].config.top_logprobs)
+            ids = choose_tokens(rows, logits_BV)
+            tokens = report_tokens(logits_BV, ids, rows[0].config.top_logprobs)
             drawn += [
-                (row, token) for row, token in zip(rows, reports, strict=True) if row.take(token.id)
+                (row, token) for row, token in zip(rows, tokens, strict=True) if row.take(token.id)
             ]
         return drawn
 
@@ -102,7 +102,7 @@ class Batch:
             return
         for slot, row in enumerate(self.rows):
             if self._cache.lengths[slot] == self._model.config.seq_len:
-                self._make_room(slot, row)
+                make_room(self._model, self._cache, slot=slot, row=row)
         tokens = [row.ids[-1] for row in self.rows]
         self._logits_BV = self._steps.decode(tokens, self._cache.rows(0, len(tokens))).float()
 
@@ -117,18 +117,6 @@ class Batch:
             same = [place for place in left if self.rows[place].is_drawn_like(first)]
             yield same
             left = [place for place in left if place not in same]
-
-    def _make_room(self, slot: int, row: Row) -> None:
-        """Keep the newer half of a full row, whose last token is left to `decode`."""
-        config = self._model.config
-        half = max(1, config.seq_len // 2)
-        if row.config.overflow == "truncate":
-            theta = config.rope_theta if config.positions == "rope" else None
-            self._cache.drop_oldest(slot, config.seq_len - half + 1, rope_theta=theta)
-            return
-        self._cache.shorten(slot, 0)
-        if context := row.ids[-half:-1]:
-            prefill(self._model, [context], self._cache.rows(slot, slot + 1))
 
 
 def check_row(model: GPT, row: Row) -> None:
@@ -159,7 +147,20 @@ def check_row(model: GPT, row: Row) -> None:
         )
 
 
-def _choose(rows: Sequence[Row], logits_BV: Tensor) -> list[int]:
+def make_room(model: GPT, cache: KVCache, *, slot: int, row: Row) -> None:
+    """Keep the newer half of a full row, whose last token is still to be read."""
+    config = model.config
+    half = max(1, config.seq_len // 2)
+    if row.config.overflow == "truncate":
+        theta = config.rope_theta if config.positions == "rope" else None
+        cache.drop_oldest(slot, config.seq_len - half + 1, rope_theta=theta)
+        return
+    cache.shorten(slot, 0)
+    if context := row.ids[-half:-1]:
+        prefill(model, [context], cache.rows(slot, slot + 1))
+
+
+def choose_tokens(rows: Sequence[Row], logits_BV: Tensor) -> list[int]:
     """An id for each row, within its constraint."""
     config, allowed_BV = rows[0].config, None
     if any(row.constraint for row in rows):
@@ -181,11 +182,12 @@ def _choose(rows: Sequence[Row], logits_BV: Tensor) -> list[int]:
         if row.constraint is not None and not row.constraint.permits(ids[place]):
             left_BV = logits_BV[place : place + 1].clone()
             left_BV[0, ids[place]] = -math.inf
-            ids[place] = _choose([row], left_BV)[0]
+            ids[place] = choose_tokens([row], left_BV)[0]
     return ids
 
 
-def _reports(logits_BV: Tensor, ids: Sequence[int], top: int | None) -> list[Token]:
+def report_tokens(logits_BV: Tensor, ids: Sequence[int], top: int | None) -> list[Token]:
+    """Tokens that were drawn, with the log-probabilities of `top` of the likeliest if not None."""
     if top is None:
         return [Token(token) for token in ids]
     logprobs_BV = logits_BV.log_softmax(dim=-1)

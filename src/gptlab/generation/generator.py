@@ -12,8 +12,10 @@ from gptlab import checkpoint
 from gptlab.config import SamplingConfig
 from gptlab.errors import ConfigError
 from gptlab.generation.constraints import make_constraint
+from gptlab.generation.drafts import Drafter
 from gptlab.generation.engine import continue_rows
 from gptlab.generation.rows import Ending, Row, Token
+from gptlab.generation.speculative import Acceptance, Speculator
 from gptlab.generation.steps import Compile, Steps
 from gptlab.generation.stream import TextStream
 from gptlab.model import GPT
@@ -44,12 +46,29 @@ class Generator:
         tokenizer: Its own.
         compile: Whether single tokens are read by compiled code: `on`, `off`, or `auto` for
             requests so long that it pays.
+        drafter: What proposes tokens that the model then checks, one prompt after the other; the
+            model alone makes each token if None.
+        draft_length: Tokens that it proposes at a time.
+
+    Raises:
+        ConfigError: The drafter's vocabulary is another one, or `draft_length` is not positive.
     """
 
-    def __init__(self, model: GPT, tokenizer: Tokenizer, *, compile: Compile = "auto") -> None:
+    def __init__(
+        self,
+        model: GPT,
+        tokenizer: Tokenizer,
+        *,
+        compile: Compile = "auto",
+        drafter: Drafter | None = None,
+        draft_length: int = 4,
+    ) -> None:
         self.model = model.eval()
         self.tokenizer = tokenizer
         self._steps = Steps(model, compile=compile)
+        self._speculator: Speculator | None = None
+        if drafter is not None:
+            self._speculator = Speculator(model, drafter, length=draft_length, steps=self._steps)
 
     @classmethod
     def load(
@@ -61,6 +80,11 @@ class Generator:
             CheckpointError: There is none, or it is damaged.
         """
         return cls(*checkpoint.load(path, device=device), compile=compile)
+
+    @property
+    def acceptance(self) -> Acceptance | None:
+        """How well the drafter has guessed in all texts so far; None without one."""
+        return None if self._speculator is None else self._speculator.acceptance
 
     @overload
     def generate(self, prompt: str, config: SamplingConfig = ...) -> str: ...  # type: ignore[overload-overlap]
@@ -113,7 +137,7 @@ class Generator:
         if config.stop:
             raise ConfigError("stop texts need text; use generate, or leave them out")
         rows = self._rows(prompts, config)
-        for _ in continue_rows(self.model, rows, steps=self._steps):
+        for _ in self._continue(rows):
             pass
         return [row.new_ids for row in rows]
 
@@ -131,6 +155,11 @@ class Generator:
             raise ConfigError("the prompt is empty; give it some text")
         return [start]
 
+    def _continue(self, rows: Sequence[Row]) -> Iterator[tuple[Row, Token]]:
+        if self._speculator is not None:
+            return self._speculator.continue_rows(rows)
+        return continue_rows(self.model, rows, steps=self._steps)
+
     def _pieces(
         self, rows: Sequence[Row], config: SamplingConfig
     ) -> Iterator[tuple[int, Token | None, str]]:
@@ -139,7 +168,7 @@ class Generator:
             TextStream(self.tokenizer, stop=config.stop, prompt=tuple(row.ids)) for row in rows
         ]
         numbers = {id(row): number for number, row in enumerate(rows)}
-        for row, token in continue_rows(self.model, rows, steps=self._steps):
+        for row, token in self._continue(rows):
             number = numbers[id(row)]
             piece = streams[number].push(token.id)
             if streams[number].stopped:
