@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from gptlab.errors import ConfigError
+from gptlab.errors import ConfigError, GptlabError
 from gptlab.generation.rows import Row, Token
 from gptlab.generation.sampling import choose
 from gptlab.generation.steps import Steps, prefill
@@ -38,6 +38,11 @@ class Batch:
         self._steps = steps or Steps(model)
         self._cache = self._steps.make_cache(slots, capacity)
         self._logits_BV = torch.empty(0, model.config.vocab_size, device=self._cache.device)
+
+    @property
+    def cache_bytes(self) -> int:
+        """Bytes of keys and values, for all slots."""
+        return self._cache.nbytes
 
     @torch.inference_mode()
     def admit(self, rows: Sequence[Row]) -> None:
@@ -68,7 +73,7 @@ class Batch:
 
     @torch.inference_mode()
     def draw(self) -> list[tuple[Row, Token]]:
-        """A token for each row; the ends of texts are not among them."""
+        """A token for each row; ends of texts are not among them, nor rows that get an `error`."""
         drawn: list[tuple[Row, Token]] = []
         for places in self._alike():
             rows = [self.rows[place] for place in places]
@@ -77,16 +82,21 @@ class Batch:
             ids = _choose(rows, logits_BV)
             reports = _reports(logits_BV, ids, rows[0].config.top_logprobs)
             drawn += [
-                (row, token) for row, token in zip(rows, reports, strict=True) if row.take(token.id)
+                (row, token)
+                for row, token in zip(rows, reports, strict=True)
+                if row.error is None and row.take(token.id)
             ]
         return drawn
 
     @torch.inference_mode()
     def advance(self) -> None:
         """Let ended rows go, and read what was drawn for the others."""
+        for place, row in enumerate(self.rows):
+            if row.error is not None:
+                self._cache.erase(place)
         place = 0
         while place < len(self.rows):
-            if self.rows[place].ending is None:
+            if not self.rows[place].is_over:
                 place += 1
                 continue
             last = self.rows.pop()
@@ -156,28 +166,45 @@ def check_row(model: GPT, row: Row) -> None:
 
 
 def _choose(rows: Sequence[Row], logits_BV: Tensor) -> list[int]:
-    """An id for each row, within its constraint."""
+    """An id for each row, within its constraint; -1 for one that gets an error."""
+    ids = _choose_allowed(rows, logits_BV, [row.uniform() for row in rows])
+    for place, row in enumerate(rows):
+        if row.error is not None or row.constraint is None:
+            continue
+        # Drawing again without what was refused is drawing from what is permitted.
+        if not row.constraint.permits(ids[place]):
+            left_BV = logits_BV[place : place + 1].clone()
+            left_BV[0, ids[place]] = -math.inf
+            ids[place] = _choose([row], left_BV)[0]
+    return ids
+
+
+def _choose_allowed(rows: Sequence[Row], logits_BV: Tensor, uniforms: Sequence[float]) -> list[int]:
+    """An id for each row, among those that its constraint knows to be allowed."""
     config, allowed_BV = rows[0].config, None
     masks = [row.constraint.allowed() if row.constraint else None for row in rows]
     if any(mask is not None for mask in masks):
         everything_V = torch.ones(logits_BV.shape[1], dtype=torch.bool)
         allowed_BV = torch.stack([everything_V if mask is None else mask for mask in masks])
-    ids = choose(
-        logits_BV,
-        config,
-        torch.tensor([row.uniform() for row in rows], dtype=torch.float64),
-        contexts=[row.ids for row in rows],
-        new=[row.new for row in rows],
-        banned=rows[0].banned,
-        allowed_BV=allowed_BV,
-    ).tolist()
-    for place, row in enumerate(rows):
-        # Drawing again without what was refused is drawing from what is permitted.
-        if row.constraint is not None and not row.constraint.permits(ids[place]):
-            left_BV = logits_BV[place : place + 1].clone()
-            left_BV[0, ids[place]] = -math.inf
-            ids[place] = _choose([row], left_BV)[0]
-    return ids
+    try:
+        return choose(
+            logits_BV,
+            config,
+            torch.tensor(uniforms, dtype=torch.float64),
+            contexts=[row.ids for row in rows],
+            new=[row.new for row in rows],
+            banned=rows[0].banned,
+            allowed_BV=allowed_BV,
+        ).tolist()
+    except GptlabError as error:
+        if len(rows) == 1:
+            rows[0].error = error
+            return [-1]
+    # Whichever of them it is, the others go on.
+    return [
+        _choose_allowed([row], logits_BV[place : place + 1], [uniforms[place]])[0]
+        for place, row in enumerate(rows)
+    ]
 
 
 def _reports(logits_BV: Tensor, ids: Sequence[int], top: int | None) -> list[Token]:
@@ -185,7 +212,7 @@ def _reports(logits_BV: Tensor, ids: Sequence[int], top: int | None) -> list[Tok
         return [Token(token) for token in ids]
     logprobs_BV = logits_BV.log_softmax(dim=-1)
     likeliest = logprobs_BV.topk(min(top, logits_BV.shape[1]), dim=-1)
-    ids_B1 = torch.tensor(ids, device=logits_BV.device).unsqueeze(1)
+    ids_B1 = torch.tensor(ids, device=logits_BV.device).clamp(min=0).unsqueeze(1)
     own = logprobs_BV.gather(1, ids_B1).squeeze(1).tolist()
     pairs = zip(likeliest.indices.tolist(), likeliest.values.tolist(), strict=True)
     return [
