@@ -333,6 +333,17 @@ def test_cancelling_frees_the_slot_at_the_next_step(generator):
     assert_as_alone(generator, third)
 
 
+def test_nothing_comes_after_a_cancellation_in_the_middle_of_a_step():
+    generator = lively()
+    scheduler = Scheduler(generator)
+    request = scheduler.submit("the", CONFIG)
+    scheduler.step()
+    generator.model.norm.register_forward_hook(lambda *_: request.cancel())
+    scheduler.step()
+    assert (request.state, request.new_tokens) == ("cancelled", 1)
+    assert not scheduler.step()
+
+
 def test_leaving_a_request_cancels_it(generator):
     def reader():
         with scheduler.submit("the", CONFIG.replace(max_new_tokens=10**6)) as request:
@@ -525,12 +536,12 @@ def test_closing_may_cancel_what_is_left(generator):
 def test_closing_without_a_thread(generator):
     scheduler = Scheduler(generator)
     request = scheduler.submit("the", CONFIG)
-    scheduler.close()
+    soon(scheduler.close)
     assert_as_alone(generator, request)
     other = Scheduler(generator)
     request = other.submit("the", CONFIG)
     other.step()
-    other.close(finish=False)
+    soon(lambda: other.close(finish=False))
     assert request.state == "cancelled"
     assert other.stats.running == 0
 
@@ -607,7 +618,7 @@ def test_an_exception_in_a_step_by_hand_is_raised():
     with pytest.raises(GenerationError, match=MESSAGE):
         request.result(0)
     assert not scheduler.step()
-    scheduler.close()
+    soon(scheduler.close)
 
 
 def test_a_thread_computes_in_the_precision_of_whoever_made_it(generator):
