@@ -19,10 +19,13 @@ class Contender:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
-_OWN = tuple(Contender(f"gptlab, {kind}", "gptlab", kind) for kind in ("fp32", "bf16"))
+_COMPILED = {"compile": "on"}
+_OWN = tuple(Contender(f"gptlab, {kind}", "gptlab", kind, _COMPILED) for kind in ("fp32", "bf16"))
 _OWN_BF16 = _OWN[1:]
 _OWN_OFF = (Contender("gptlab, not compiled, bf16", "gptlab", settings={"compile": "off"}),)
-_QUANTIZED = tuple(Contender(f"gptlab, {kind}", "gptlab", kind) for kind in ("int8", "int4"))
+_QUANTIZED = tuple(
+    Contender(f"gptlab, {kind}", "gptlab", kind, _COMPILED) for kind in ("int8", "int4")
+)
 _PEER = tuple(Contender(f"transformers, {kind}", "transformers", kind) for kind in ("fp32", "bf16"))
 _PEER_BF16 = _PEER[1:]
 _PEER_STATIC = (

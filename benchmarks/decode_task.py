@@ -74,12 +74,13 @@ def gptlab(work: Work) -> Contender:
     """A Generator over ids."""
     import gptlab
     from gptlab.config import ModelConfig, SamplingConfig
+    from gptlab.model import quantize
 
     model = gptlab.GPT(ModelConfig(**work.shape, **GPT2), seed=0).to(work.device, work.dtype)
     if work.precision == "int8":
-        model = gptlab.quantize(model, bits=8)
+        model = quantize(model, bits=8)
     if work.precision == "int4":
-        model = gptlab.quantize(model, bits=4, group_size=_GROUP)
+        model = quantize(model, bits=4, group_size=_GROUP)
     generator = gptlab.Generator(model, Ids(), **work.settings)
     config = SamplingConfig(max_new_tokens=work.new_tokens, temperature=0, ignore_eos=True)
     prompts = work.prompts()

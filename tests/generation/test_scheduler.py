@@ -421,6 +421,42 @@ def test_nothing_left_to_draw_fails_its_request_alone(generator):
     assert_as_alone(generator, sound)
 
 
+def test_constraints_are_kept_in_company(generator):
+    pytest.importorskip("llguidance")
+    scheduler = Scheduler(generator, slots=3)
+    configs = [
+        CONFIG.replace(regex="(quick|brown)+", max_new_tokens=20),
+        CONFIG,
+        CONFIG.replace(valid_python=True, seed=5),
+        CONFIG.replace(regex="[0-9]{3}"),
+    ]
+    requests = [scheduler.submit("fox", config) for config in configs]
+    run(scheduler)
+    for request in requests:
+        assert_as_alone(generator, request)
+    assert requests[3].result(0).text.isdigit()
+    with pytest.raises(ConfigError, match="no beginning of a Python program"):
+        scheduler.submit("the quick", CONFIG.replace(valid_python=True))
+
+
+def test_a_constraint_that_cannot_go_on_fails_its_request_alone(generator, monkeypatch):
+    pytest.importorskip("llguidance")
+
+    def fail(*_):
+        raise ConfigError("regex can't go on")
+
+    scheduler = Scheduler(generator)
+    sound, failing = (scheduler.submit("the", c) for c in (CONFIG, CONFIG.replace(regex="[a-z]*")))
+    scheduler.step()
+    monkeypatch.setattr("gptlab.generation.grammar.GrammarConstraint.advance", fail)
+    scheduler.step()
+    monkeypatch.undo()
+    run(scheduler)
+    with pytest.raises(ConfigError, match="regex can't go on"):
+        failing.result(0)
+    assert_as_alone(generator, sound)
+
+
 def test_a_token_without_text_fails_its_request_alone():
     model = lively().model
 

@@ -36,13 +36,17 @@ class Batch:
         self.rows: list[Row] = []
         self._model = model
         self._steps = steps or Steps(model)
-        self._cache = self._steps.make_cache(slots, capacity)
+        self._cache = self._steps.take_cache(slots, capacity)
         self._logits_BV = torch.empty(0, model.config.vocab_size, device=self._cache.device)
 
     @property
     def cache_bytes(self) -> int:
         """Bytes of keys and values, for all slots."""
         return self._cache.nbytes
+
+    def close(self) -> None:
+        """Leave the cache to others; the batch is of no use any more."""
+        self._steps.give_back(self._cache)
 
     @torch.inference_mode()
     def admit(self, rows: Sequence[Row]) -> None:
@@ -81,19 +85,16 @@ class Batch:
             logits_BV = self._logits_BV if whole else self._logits_BV[places]
             ids = _choose(rows, logits_BV)
             reports = _reports(logits_BV, ids, rows[0].config.top_logprobs)
-            drawn += [
-                (row, token)
-                for row, token in zip(rows, reports, strict=True)
-                if row.error is None and row.take(token.id)
-            ]
+            for place, row, token in zip(places, rows, reports, strict=True):
+                if row.error is None and _is_shown(row, token):
+                    drawn.append((row, token))
+                if row.error is not None:
+                    self._cache.erase(place)
         return drawn
 
     @torch.inference_mode()
     def advance(self) -> None:
         """Let ended rows go, and read what was drawn for the others."""
-        for place, row in enumerate(self.rows):
-            if row.error is not None:
-                self._cache.erase(place)
         place = 0
         while place < len(self.rows):
             if not self.rows[place].is_over:
@@ -182,11 +183,12 @@ def _choose(rows: Sequence[Row], logits_BV: Tensor) -> list[int]:
 def _choose_allowed(rows: Sequence[Row], logits_BV: Tensor, uniforms: Sequence[float]) -> list[int]:
     """An id for each row, among those that its constraint knows to be allowed."""
     config, allowed_BV = rows[0].config, None
-    masks = [row.constraint.allowed() if row.constraint else None for row in rows]
-    if any(mask is not None for mask in masks):
-        everything_V = torch.ones(logits_BV.shape[1], dtype=torch.bool)
-        allowed_BV = torch.stack([everything_V if mask is None else mask for mask in masks])
     try:
+        if any(row.constraint for row in rows):
+            everything_V = torch.ones(logits_BV.shape[1], dtype=torch.bool)
+            allowed_BV = torch.stack(
+                [row.constraint.allowed() if row.constraint else everything_V for row in rows]
+            )
         return choose(
             logits_BV,
             config,
@@ -205,6 +207,15 @@ def _choose_allowed(rows: Sequence[Row], logits_BV: Tensor, uniforms: Sequence[f
         _choose_allowed([row], logits_BV[place : place + 1], [uniforms[place]])[0]
         for place, row in enumerate(rows)
     ]
+
+
+def _is_shown(row: Row, token: Token) -> bool:
+    """Give a row its token; whether it is one to show, and no end of text or error."""
+    try:
+        return row.take(token.id)
+    except GptlabError as error:
+        row.error = error
+        return False
 
 
 def _reports(logits_BV: Tensor, ids: Sequence[int], top: int | None) -> list[Token]:

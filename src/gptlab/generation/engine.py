@@ -30,10 +30,13 @@ def continue_rows(
     longest = max(len(row.ids) + row.config.max_new_tokens for row in rows)
     capacity = min(model.config.seq_len, longest)
     batch = Batch(model, slots=len(rows), capacity=capacity, steps=steps)
-    batch.admit([row for row in rows if row.ending is None])
-    while batch.rows:
-        yield from batch.draw()
-        for row in batch.rows:
-            if row.error is not None:
-                raise row.error
-        batch.advance()
+    try:
+        batch.admit([row for row in rows if row.ending is None])
+        while batch.rows:
+            yield from batch.draw()
+            for row in batch.rows:
+                if row.error is not None:
+                    raise row.error
+            batch.advance()
+    finally:
+        batch.close()

@@ -82,7 +82,7 @@ class Generator:
         """What follows each prompt, token by token, with what `config.top_logprobs` asks for."""
         texts = [""] * len(prompts)
         tokens: list[list[Token]] = [[] for _ in prompts]
-        rows = make_rows(self.tokenizer, [self.encode_prompt(prompt) for prompt in prompts], config)
+        rows = self._rows([self.encode_prompt(prompt) for prompt in prompts], config)
         for index, token, piece in self._pieces(rows):
             texts[index] += piece
             if token is not None:
@@ -94,7 +94,7 @@ class Generator:
 
     def stream(self, prompt: str, config: SamplingConfig = _DEFAULT) -> Iterator[str]:
         """The text that follows `prompt`, in pieces as they are made, of whole characters."""
-        rows = make_rows(self.tokenizer, [self.encode_prompt(prompt)], config)
+        rows = self._rows([self.encode_prompt(prompt)], config)
         for _, _, piece in self._pieces(rows):
             if piece:
                 yield piece
@@ -109,7 +109,7 @@ class Generator:
         """
         if config.stop:
             raise ConfigError("stop texts need text; use generate, or leave them out")
-        rows = make_rows(self.tokenizer, prompts, config)
+        rows = self._rows(prompts, config)
         for _ in continue_rows(self.model, rows, steps=self.steps):
             pass
         return [row.new_ids for row in rows]
@@ -136,3 +136,7 @@ class Generator:
             yield numbers[id(row)], token, texts[id(row)].push(token)
         for number, row in enumerate(rows):
             yield number, None, texts[id(row)].finish()
+
+    def _rows(self, prompts: Sequence[Sequence[int]], config: SamplingConfig) -> list[Row]:
+        vocab_size = self.model.config.vocab_size
+        return make_rows(self.tokenizer, prompts, config, vocab_size=vocab_size)

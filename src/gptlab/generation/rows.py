@@ -3,11 +3,10 @@
 import random
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Literal, NamedTuple, Protocol
-
-from torch import Tensor
+from typing import Literal, NamedTuple
 
 from gptlab.config import SamplingConfig
+from gptlab.generation.constraints import Constraint
 
 # Settings that do not matter to how the next token is drawn, or that rows have made their own.
 _OF_ONE_ROW: Mapping[str, object] = MappingProxyType(
@@ -24,23 +23,6 @@ _OF_ONE_ROW: Mapping[str, object] = MappingProxyType(
 )
 
 Ending = Literal["eos", "stop", "length", "cancelled"]
-
-
-class Constraint(Protocol):
-    """What a row's tokens are held to."""
-
-    @property
-    def is_over(self) -> bool:
-        """Whether nothing may follow."""
-
-    def allowed(self) -> Tensor | None:
-        """Which ids may come next, (V,) bool on the CPU; None where `permits` alone can tell."""
-
-    def permits(self, token: int) -> bool:
-        """Whether `token` may come next."""
-
-    def advance(self, token: int) -> None:
-        """Go on behind `token`."""
 
 
 class Token(NamedTuple):

@@ -44,7 +44,8 @@ class Scheduler:
     alone, whenever it comes and whatever else runs. An error of one request ends no other one.
 
     Either call `step` by hand, or let a thread do it: `with Scheduler(generator) as scheduler:`.
-    Every other method may be called by any thread at any time.
+    Every other method may be called by any thread at any time. Until it is closed, the generator
+    is not to be used otherwise.
 
     Memory is bounded: keys and values of `slots` times the model's seq_len tokens, made at once
     (`cache_bytes`), `queue_limit` prompts, and the text of each request while somebody holds it.
@@ -91,7 +92,7 @@ class Scheduler:
         self._running: dict[int, Task] = {}
         self._over: Counter[State] = Counter()
         self._tokens = self._steps = 0
-        self._is_closed = False
+        self._is_closed = self._is_given_back = False
         self._error: BaseException | None = None
         self._thread: threading.Thread | None = None
         self._changed = threading.Condition()
@@ -122,15 +123,17 @@ class Scheduler:
         Raises:
             QueueFullError: `queue_limit` requests are waiting.
             GenerationError: The scheduler is closed, or has stopped by an error.
-            ConfigError: The prompt can't be read, or the text would overflow and may not.
+            ConfigError: The prompt can't be read, the text would overflow and may not, or there
+                can't be what `config` holds it to.
         """
+        model, tokenizer = self._generator.model, self._generator.tokenizer
         ids = self._generator.encode_prompt(prompt)
-        (row,) = make_rows(self._generator.tokenizer, [ids], config)
-        check_row(self._generator.model, row)
+        (row,) = make_rows(tokenizer, [ids], config, vocab_size=model.config.vocab_size)
+        check_row(model, row)
         request = Request(prompt, config, prompt_tokens=len(ids))
         with self._changed:
             self._check_open()
-            self._waiting.put(Task(request, row, self._generator.tokenizer))
+            self._waiting.put(Task(request, row, tokenizer))
             self._changed.notify_all()
         return request
 
@@ -189,10 +192,16 @@ class Scheduler:
                 for task in (*self._waiting, *self._running.values()):
                     task.cancel()
             self._changed.notify_all()
+        if self._thread is threading.current_thread():
+            return
         if self._thread is None:
             self.serve_forever()
-        elif self._thread is not threading.current_thread():
+        else:
             self._thread.join()
+        with self._stepping:
+            if not self._is_given_back:
+                self._batch.close()
+                self._is_given_back = True
 
     def __enter__(self) -> Self:
         self.start()

@@ -4,27 +4,25 @@ Letters: B rows, T prompt length, S places of a cache, D model width, V vocabula
 """
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
-from typing import Literal
+from collections.abc import Callable, Sequence
+from functools import partial
+from types import FunctionType
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from gptlab.errors import BackendError
+from gptlab.generation.cuda_graphs import RecordedSteps, Step
 from gptlab.generation.weights import in_huge_pages, weights_of
 from gptlab.model import GPT, KVCache
 from gptlab.model.cache import LayerCache
 
 Compile = Literal["auto", "on", "off"]
 
-_RECOMPILE_LIMIT = 256
-# A product and its sum rounded once, not twice, which takes half the instructions.
-_OPTIONS: Mapping[str, bool | int | str] = MappingProxyType(
-    {"cpp.enable_floating_point_contract_flag": "fast"}
-)
 # What compiling takes, and what it saves in a step, on a usual processor, in seconds.
 _SECONDS, _SECONDS_A_LAYER, _SAVED_A_LAYER, _SAVED_A_BYTE = 4.0, 1.0, 2e-4, 3e-11
+_PLACES = 256
 # How many times its cost it must save: texts may end early.
 _MARGIN = 2.0
 
@@ -47,7 +45,6 @@ def next_logits(
     places_S: Tensor,
     keys: Sequence[Tensor],
     values: Sequence[Tensor],
-    is_even: bool,
 ) -> Tensor:
     """Read one token a row into a cache's tensors; logits (B, V). This is what is compiled.
 
@@ -58,9 +55,10 @@ def next_logits(
         places_S: As long as the part of the cache that is looked at.
         keys: Of each layer, (B, C, H, K).
         values: Of each layer.
-        is_even: Whether all rows hold the same number of tokens.
     """
     held = places_S.shape[0]
+    # On a GPU there may be more places than tokens.
+    is_even = len(tokens_B1) == 1 and tokens_B1.device.type == "cpu"
     layers = [LayerCache(*pair, held) for pair in zip(keys, values, strict=True)]
     hidden_B1D = model.read(tokens_B1, positions_B1, layers, is_even=is_even)
     return model.logits(hidden_B1D[:, 0])
@@ -82,8 +80,10 @@ class Steps:
     def __init__(self, model: GPT, *, compile: Compile = "off") -> None:
         self.model = model
         self._mode = compile
-        self._compiled: Callable[..., Tensor] | None = None
+        self._compiled: Step | None = None
+        self._recorded: RecordedSteps | None = None
         self._traced: set[bool] = set()
+        self._free: list[KVCache] = []
 
     def expect(self, tokens: int) -> None:
         """Compile, if it is to be, for `tokens` more steps."""
@@ -91,12 +91,20 @@ class Steps:
             return
         if self._mode == "auto" and not _pays(self.model, tokens):
             return
+        self._compiled = partial(_compiled(next_logits), self.model)
         if self.model.device.type == "cpu":
             in_huge_pages(self.model)
-        self._compiled = torch.compile(next_logits, fullgraph=True, options=dict(_OPTIONS))
+        if self.model.device.type == "cuda":
+            self._recorded = RecordedSteps(self._compiled)
 
-    def make_cache(self, rows: int, capacity: int) -> KVCache:
-        """An empty cache for this model."""
+    def take_cache(self, rows: int, capacity: int) -> KVCache:
+        """An empty cache for this model, perhaps one that was given back."""
+        for cache in self._free:
+            if len(cache) == rows and cache.capacity >= capacity:
+                self._free.remove(cache)
+                for row in range(rows):
+                    cache.shorten(row, 0)
+                return cache
         return KVCache(
             self.model.config,
             batch_size=rows,
@@ -104,6 +112,11 @@ class Steps:
             device=self.model.device,
             dtype=_dtype(self.model),
         )
+
+    def give_back(self, cache: KVCache) -> None:
+        """Keep a cache that nobody uses any more, for the recordings that are made over it."""
+        if self._recorded is not None:
+            self._free.append(cache)
 
     def decode(self, tokens: Sequence[int], cache: KVCache) -> Tensor:
         """Read one more token a row; logits (B, V) of what follows it."""
@@ -116,21 +129,22 @@ class Steps:
         logits_B1V: Tensor = self.model(tokens_B1, cache=cache)
         return logits_B1V[:, 0]
 
-    def _decode_compiled(
-        self, compiled: Callable[..., Tensor], tokens_B1: Tensor, cache: KVCache
-    ) -> Tensor:
+    def _decode_compiled(self, compiled: Step, tokens_B1: Tensor, cache: KVCache) -> Tensor:
         is_single = len(tokens_B1) == 1
         layers = cache.layers(1)
-        places_S = torch.arange(layers[0].held, device=cache.device)
+        places = layers[0].held
+        if cache.device.type == "cuda":
+            # A recording is of one number of places.
+            places = min(-(-places // _PLACES) * _PLACES, cache.capacity)
+        places_S = torch.arange(places, device=cache.device)
         keys, values = [layer.keys for layer in layers], [layer.values for layer in layers]
-        arguments = (tokens_B1, cache.positions_BT(1), places_S, keys, values)
+        inputs = (tokens_B1, cache.positions_BT(1), places_S, keys, values)
         if is_single in self._traced:
-            logits_BV = compiled(self.model, *arguments, is_single)
+            logits_BV = (self._recorded or compiled)(*inputs)
         else:
-            _mark_sizes(*arguments)
+            _mark_sizes(*inputs)
             try:
-                with torch._dynamo.config.patch(recompile_limit=_RECOMPILE_LIMIT):
-                    logits_BV = compiled(self.model, *arguments, is_single)
+                logits_BV = compiled(*inputs)
             except Exception as error:
                 raise _CompileError(error) from error
             self._traced.add(is_single)
@@ -146,6 +160,29 @@ class Steps:
         self._compiled, self._mode = None, "off"
 
 
+def _compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """`function`, compiled for one model, at whose weights it does not look again.
+
+    That would take as long as a small model's step itself.
+    """
+    # What is compiled is kept with the code, which no other model may share then.
+    own = FunctionType(function.__code__.replace(), function.__globals__, function.__name__)
+    return torch.compile(
+        own,
+        fullgraph=True,
+        options={
+            # A product and its sum rounded once, not twice, take half the instructions.
+            "cpp.enable_floating_point_contract_flag": "fast",
+            "size_asserts": False,
+            "guard_filter_fn": _looks_at_arguments,
+        },
+    )
+
+
+def _looks_at_arguments(guards: Sequence[Any]) -> list[bool]:
+    return ["L['model']" not in guard.name for guard in guards]
+
+
 def _mark_sizes(
     tokens_B1: Tensor,
     positions_B1: Tensor,
@@ -157,6 +194,7 @@ def _mark_sizes(
     torch._dynamo.mark_dynamic(places_S, 0)
     for tensor in (*keys, *values):
         torch._dynamo.mark_dynamic(tensor, 1)
+        torch._dynamo.mark_static(tensor, [2, 3])
     if len(tokens_B1) > 1:
         for tensor in (tokens_B1, positions_B1, *keys, *values):
             torch._dynamo.mark_dynamic(tensor, 0)

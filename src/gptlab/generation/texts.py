@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from gptlab.config import SamplingConfig
+from gptlab.generation.constraints import make_constraint
 from gptlab.generation.rows import Row, Token
 from gptlab.generation.stream import TextStream
 from gptlab.tokenizer import Tokenizer
@@ -13,9 +14,17 @@ _BETWEEN_COPIES = 2**32
 
 
 def make_rows(
-    tokenizer: Tokenizer, prompts: Sequence[Sequence[int]], config: SamplingConfig
+    tokenizer: Tokenizer,
+    prompts: Sequence[Sequence[int]],
+    config: SamplingConfig,
+    *,
+    vocab_size: int,
 ) -> list[Row]:
-    """A row a prompt, whose seed depends on the prompt's earlier copies and nothing else."""
+    """A row a prompt, whose seed depends on the prompt's earlier copies and nothing else.
+
+    Raises:
+        GptlabError: There can't be what `config` holds the texts to.
+    """
     banned = [tokenizer.encode(text) for word in config.banned_words for text in (word, f" {word}")]
     copies: Counter[tuple[int, ...]] = Counter()
     rows = []
@@ -29,6 +38,7 @@ def make_rows(
                 seed=None if config.seed is None else config.seed + number * _BETWEEN_COPIES,
                 eos_id=tokenizer.eos_id,
                 banned=banned,
+                constraint=make_constraint(config, tokenizer, prompt=prompt, vocab_size=vocab_size),
             )
         )
     return rows

@@ -3,6 +3,7 @@
 from gptlab.model.attention import attend
 from gptlab.model.cache import KVCache
 from gptlab.model.gpt import GPT
+from gptlab.model.quantize import quantize
 from gptlab.model.vocabulary import grow_vocabulary
 
-__all__ = ["GPT", "KVCache", "attend", "grow_vocabulary"]
+__all__ = ["GPT", "KVCache", "attend", "grow_vocabulary", "quantize"]

@@ -17,7 +17,7 @@ from gptlab.errors import BackendError
 from gptlab.model.blocked import blocked_attention
 from gptlab.model.cache import LayerCache
 from gptlab.model.flash import flash_attention
-from gptlab.model.linear import Linear, computed, is_compiled_row
+from gptlab.model.linear import Linear, computed, is_compiled
 from gptlab.model.positions import rotate
 
 BACKENDS = ("auto", "reference", "sdpa", "blocked", "flash")
@@ -62,14 +62,9 @@ def attend(
     if window is not None and causal and q_BTHK.shape[1] == 1 and mask_BTS is None:
         # One query sees what there is.
         k_BSHK, v_BSHK, window = k_BSHK[:, -window:], v_BSHK[:, -window:], None
-    if (
-        backend == "auto"
-        and mask_BTS is None
-        and not dropout
-        and is_compiled_row(q_BTHK.flatten(2))
-    ):
-        return _one_row(q_BTHK, k_BSHK, v_BSHK)
     if backend == "auto":
+        if q_BTHK.shape[1] == 1 and not dropout and is_compiled():
+            return _one_query(q_BTHK, k_BSHK, v_BSHK, mask_BTS)
         backend = usual_backend(q_BTHK.device, q_BTHK.dtype, length=q_BTHK.shape[1])
     if backend == "flash" and mask_BTS is None:
         return flash_attention(
@@ -100,16 +95,17 @@ def usual_backend(device: torch.device, dtype: torch.dtype, *, length: int) -> s
     return "blocked" if device.type == "cpu" and dtype.itemsize == 2 and length > 1 else "sdpa"
 
 
-def _one_row(q_BTHK: Tensor, k_BSHK: Tensor, v_BSHK: Tensor) -> Tensor:
-    """One query of one row that sees every key, as sums that a compiler makes loops of."""
-    k_SHK, v_SHK = k_BSHK[0].float(), v_BSHK[0].float()
-    q_HGK = q_BTHK.reshape(k_SHK.shape[1], -1, k_SHK.shape[2]).float()
-    q_HGK = computed(q_HGK / math.sqrt(k_SHK.shape[2]))
-    scores_SHG = (k_SHK.unsqueeze(2) * q_HGK).sum(dim=-1)
-    weights_SHG = (scores_SHG - scores_SHG.amax(dim=0)).exp()
-    sums_HGK = (weights_SHG.unsqueeze(-1) * v_SHK.unsqueeze(2)).sum(dim=0)
-    output_HGK = sums_HGK / weights_SHG.sum(dim=0).unsqueeze(-1)
-    return output_HGK.to(v_BSHK.dtype).view(q_BTHK.shape)
+def _one_query(q_BTHK: Tensor, k_BSHK: Tensor, v_BSHK: Tensor, mask_BTS: Tensor | None) -> Tensor:
+    """One query a row that sees every key, or those of a mask, as sums for a compiler to fuse."""
+    B, S, H, K = k_BSHK.shape
+    q_BHGK = computed(q_BTHK.reshape(B, H, -1, K).float() / math.sqrt(K))
+    scores_BSHG = (k_BSHK.float().unsqueeze(3) * q_BHGK.unsqueeze(1)).sum(dim=-1)
+    if mask_BTS is not None:
+        scores_BSHG = scores_BSHG.masked_fill(~mask_BTS.view(-1, S, 1, 1), -math.inf)
+    weights_BSHG = (scores_BSHG - scores_BSHG.amax(dim=1, keepdim=True)).exp()
+    sums_BHGK = (weights_BSHG.unsqueeze(-1) * v_BSHK.float().unsqueeze(3)).sum(dim=1)
+    output_BHGK = sums_BHGK / weights_BSHG.sum(dim=1).unsqueeze(-1)
+    return output_BHGK.to(v_BSHK.dtype).view(q_BTHK.shape)
 
 
 def _reference(
@@ -152,7 +148,7 @@ def _sdpa(
         attn_mask=None if mask_BTS is None else mask_BTS.unsqueeze(1),
         dropout_p=dropout,
         is_causal=square,
-        enable_gqa=q_BTHK.shape[2] != k_BSHK.shape[2],
+        enable_gqa=bool(q_BTHK.shape[2] != k_BSHK.shape[2]),
     )
     return output_BHTK.transpose(1, 2)
 

@@ -1,8 +1,8 @@
 """Matrix products with weights, in the form that the work at hand reads fastest.
 
 Generating text multiplies one row at a time: each weight is used once, so that the memory decides.
-A CPU's matrix routines read it at half its speed then, while a plain product and sum, compiled,
-reads it at nearly all of it. Many rows are a matrix product, for which those routines are made.
+Matrix routines read it at half its speed then, while a plain product and sum, compiled, reads it at
+nearly all of it. Many rows are a matrix product, for which those routines are made.
 
 Letters: N outputs, K inputs.
 """
@@ -24,20 +24,22 @@ def linear(x: Tensor, weight_NK: Tensor, bias_N: Tensor | None = None) -> Tensor
     return y_N.to(x.dtype).view(*x.shape[:-1], -1)
 
 
+def is_compiled() -> bool:
+    """Whether this is a compiled pass that learns nothing."""
+    return torch.compiler.is_compiling() and not torch.is_grad_enabled()
+
+
 def is_compiled_row(x: Tensor) -> bool:
-    """Whether `x` (..., K) is a single row on a CPU in a compiled pass that learns nothing."""
-    return (
-        torch.compiler.is_compiling()
-        and x.device.type == "cpu"
-        and x.numel() == x.shape[-1]
-        and not torch.is_grad_enabled()
-    )
+    """Whether `x` (..., K) is a single row in a compiled pass that learns nothing."""
+    return is_compiled() and x.numel() == x.shape[-1]
 
 
 def row_product(weight_NK: Tensor, x_K: Tensor) -> Tensor:
     """Numbers of any type times a float32 row, (N,) float32, for a compiler to make loops of."""
-    # A loop that reads several places of the matrix keeps more of the memory busy.
-    size = max(1, len(weight_NK) // _STREAMS)
+    # The smaller the numbers, the more a CPU has to do for each line of memory, and a loop that
+    # reads several places at once keeps it busy meanwhile.
+    is_slow = weight_NK.itemsize == 1 and weight_NK.device.type == "cpu"
+    size = max(1, len(weight_NK) // (_STREAMS if is_slow else 1))
     return torch.cat([(part.float() * x_K).sum(dim=-1) for part in torch.split(weight_NK, size)])
 
 

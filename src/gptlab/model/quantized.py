@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from gptlab.config import Quantization
 from gptlab.errors import ConfigError
-from gptlab.model.linear import computed, is_compiled_row, row_product
+from gptlab.model.linear import computed, is_compiled, is_compiled_row, row_product
 
 _SCALE_TYPES = {8: torch.float32, 4: torch.bfloat16}
 # Largest weight of a group over the largest integer, for which 7 clips nothing.
@@ -96,10 +96,14 @@ class QuantizedMatrix(nn.Module):
 
     def product(self, x: Tensor) -> Tensor:
         """`x` (..., K) times the matrix, (..., N) in x's dtype."""
+        has_row_scales = self.scale.shape[1] == 1 and self.bits == 8
         if not is_compiled_row(x):
+            # Sums of so large integers may exceed the range of float16.
+            if has_row_scales and x.dtype != torch.float16 and not is_compiled():
+                return F.linear(x, self.weight.to(x.dtype)) * self.scale.flatten().to(x.dtype)
             return F.linear(x, self.dense().to(x.dtype))
         x_K = computed(x.reshape(-1).float())
-        if self.scale.shape[1] == 1 and self.bits == 8:
+        if has_row_scales:
             y_N = row_product(self.weight, x_K) * self.scale.flatten()
         else:
             y_N = self._grouped_product(x_K.view(-1, self.group_size))

@@ -73,6 +73,11 @@ class SentencePieceTokenizer:
         return _id_or_none(self._processor.eos_id())
 
     @property
+    def special_tokens(self) -> dict[str, int]:
+        """The id of each control piece, and of the one for what the model does not cover."""
+        return dict(self._special_ids)
+
+    @property
     def divisible(self) -> bool:
         """False: a piece may span any two characters."""
         return False

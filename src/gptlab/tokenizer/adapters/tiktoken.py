@@ -75,6 +75,11 @@ class TiktokenTokenizer:
         return self._encoding._special_tokens.get("<|endoftext|>")
 
     @property
+    def special_tokens(self) -> dict[str, int]:
+        """The id of each special token."""
+        return dict(self._encoding._special_tokens)
+
+    @property
     def divisible(self) -> bool:
         """False: an encoding may have any pattern."""
         return False

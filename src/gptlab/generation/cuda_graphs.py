@@ -1,0 +1,77 @@
+"""Steps that a GPU repeats by itself, as recorded, without being told kernel by kernel.
+
+A step of a small model is hundreds of short kernels, and starting them takes longer than they do.
+A recording (a CUDA graph, https://pytorch.org/docs/stable/notes/cuda.html#cuda-graphs) starts them
+all at once, and always works on the same memory: its inputs are copied there, and a cache has to
+stay where it is.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Step = Callable[[Tensor, Tensor, Tensor, Sequence[Tensor], Sequence[Tensor]], Tensor]
+
+_WARM_UPS = 2
+
+
+@dataclass(frozen=True)
+class _Recording:
+    graph: torch.cuda.CUDAGraph
+    tokens_B1: Tensor
+    positions_B1: Tensor
+    logits_BV: Tensor
+
+
+class RecordedSteps:
+    """A step that is recorded once for each cache, number of rows and number of places.
+
+    Args:
+        step: What to record; called again with the same input, it must do the same.
+    """
+
+    def __init__(self, step: Step) -> None:
+        self._step = step
+        self._recordings: dict[tuple[int, int, int], _Recording] = {}
+
+    def __call__(
+        self,
+        tokens_B1: Tensor,
+        positions_B1: Tensor,
+        places_S: Tensor,
+        keys: Sequence[Tensor],
+        values: Sequence[Tensor],
+    ) -> Tensor:
+        """What the step gives, in memory that the next call overwrites."""
+        name = (keys[0].data_ptr(), len(tokens_B1), len(places_S))
+        recording = self._recordings.get(name)
+        if recording is None:
+            recording = self._record(tokens_B1, positions_B1, places_S, keys, values)
+            self._recordings[name] = recording
+        recording.tokens_B1.copy_(tokens_B1)
+        recording.positions_B1.copy_(positions_B1)
+        recording.graph.replay()
+        return recording.logits_BV
+
+    def _record(
+        self,
+        tokens_B1: Tensor,
+        positions_B1: Tensor,
+        places_S: Tensor,
+        keys: Sequence[Tensor],
+        values: Sequence[Tensor],
+    ) -> _Recording:
+        inputs = (tokens_B1.clone(), positions_B1.clone())
+        # What is set up at the first call can't be recorded; libraries do so a stream.
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(_WARM_UPS):
+                self._step(*inputs, places_S, keys, values)
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            logits_BV = self._step(*inputs, places_S, keys, values)
+        return _Recording(graph, *inputs, logits_BV)
