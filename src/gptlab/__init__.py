@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     )
     from gptlab.data.preparation import PrepareResult, prepare
     from gptlab.errors import GptlabError
-    from gptlab.generation import Generator
+    from gptlab.generation import Generator, Request, Scheduler
     from gptlab.model import GPT
     from gptlab.model.quantize import quantize
     from gptlab.tokenizer import BPETokenizer, Tokenizer, load_tokenizer, train_bpe
@@ -35,7 +35,9 @@ __all__ = [
     "ModelConfig",
     "PrepareConfig",
     "PrepareResult",
+    "Request",
     "SamplingConfig",
+    "Scheduler",
     "Tokenizer",
     "TrainConfig",
     "TrainResult",
@@ -60,7 +62,7 @@ _HOMES = {
     ),
     "gptlab.data.preparation": ("PrepareResult", "prepare"),
     "gptlab.errors": ("GptlabError",),
-    "gptlab.generation": ("Generator",),
+    "gptlab.generation": ("Generator", "Request", "Scheduler"),
     "gptlab.model": ("GPT",),
     "gptlab.model.quantize": ("quantize",),
     "gptlab.tokenizer": ("BPETokenizer", "Tokenizer", "load_tokenizer", "train_bpe"),

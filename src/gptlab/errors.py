@@ -37,6 +37,10 @@ class GenerationError(GptlabError):
     """A text can't be generated."""
 
 
+class QueueFullError(GenerationError):
+    """As many texts are waiting to be generated as may."""
+
+
 class WorkerError(GptlabError):
     """A process that shared the work was killed."""
 

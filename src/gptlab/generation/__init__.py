@@ -2,7 +2,9 @@
 
 from gptlab.generation.drafts import Drafter, LookupDrafter, ModelDrafter
 from gptlab.generation.generator import Completion, Generator
+from gptlab.generation.requests import Request
 from gptlab.generation.rows import Token
+from gptlab.generation.scheduler import Scheduler
 from gptlab.generation.speculative import Acceptance
 from gptlab.generation.stream import TextStream
 
@@ -13,6 +15,8 @@ __all__ = [
     "Generator",
     "LookupDrafter",
     "ModelDrafter",
+    "Request",
+    "Scheduler",
     "TextStream",
     "Token",
 ]

@@ -7,15 +7,13 @@
 Letters: B rows, T prompt length, V vocabulary.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 
 import torch
-from torch import Tensor
 
-from gptlab.errors import ConfigError
+from gptlab.errors import ConfigError, GptlabError
+from gptlab.generation.draws import choose_tokens, report_tokens
 from gptlab.generation.rows import Row, Token
-from gptlab.generation.sampling import choose
 from gptlab.generation.steps import Steps, prefill
 from gptlab.model import GPT, KVCache
 
@@ -38,6 +36,11 @@ class Batch:
         self._steps = steps or Steps(model)
         self._cache = self._steps.take_cache(slots, capacity)
         self._logits_BV = torch.empty(0, model.config.vocab_size, device=self._cache.device)
+
+    @property
+    def cache_bytes(self) -> int:
+        """Bytes of keys and values, for all slots."""
+        return self._cache.nbytes
 
     def close(self) -> None:
         """Leave the cache to others; the batch is of no use any more."""
@@ -72,17 +75,19 @@ class Batch:
 
     @torch.inference_mode()
     def draw(self) -> list[tuple[Row, Token]]:
-        """A token for each row; the ends of texts are not among them."""
+        """A token for each row; ends of texts are not among them, nor rows that get an `error`."""
         drawn: list[tuple[Row, Token]] = []
         for places in self._alike():
             rows = [self.rows[place] for place in places]
             whole = len(places) == len(self.rows)
             logits_BV = self._logits_BV if whole else self._logits_BV[places]
             ids = choose_tokens(rows, logits_BV)
-            tokens = report_tokens(logits_BV, ids, rows[0].config.top_logprobs)
-            drawn += [
-                (row, token) for row, token in zip(rows, tokens, strict=True) if row.take(token.id)
-            ]
+            reports = report_tokens(logits_BV, ids, rows[0].config.top_logprobs)
+            for place, row, token in zip(places, rows, reports, strict=True):
+                if row.error is None and _is_shown(row, token):
+                    drawn.append((row, token))
+                if row.error is not None:
+                    self._cache.erase(place)
         return drawn
 
     @torch.inference_mode()
@@ -90,7 +95,7 @@ class Batch:
         """Let ended rows go, and read what was drawn for the others."""
         place = 0
         while place < len(self.rows):
-            if self.rows[place].ending is None:
+            if not self.rows[place].is_over:
                 place += 1
                 continue
             last = self.rows.pop()
@@ -160,42 +165,10 @@ def make_room(model: GPT, cache: KVCache, *, slot: int, row: Row) -> None:
         prefill(model, [context], cache.rows(slot, slot + 1))
 
 
-def choose_tokens(rows: Sequence[Row], logits_BV: Tensor) -> list[int]:
-    """An id for each row, within its constraint."""
-    config, allowed_BV = rows[0].config, None
-    if any(row.constraint for row in rows):
-        everything_V = torch.ones(logits_BV.shape[1], dtype=torch.bool)
-        allowed_BV = torch.stack(
-            [row.constraint.allowed() if row.constraint else everything_V for row in rows]
-        )
-    ids = choose(
-        logits_BV,
-        config,
-        torch.tensor([row.uniform() for row in rows], dtype=torch.float64),
-        contexts=[row.ids for row in rows],
-        new=[row.new for row in rows],
-        banned=rows[0].banned,
-        allowed_BV=allowed_BV,
-    ).tolist()
-    for place, row in enumerate(rows):
-        # Drawing again without what was refused is drawing from what is permitted.
-        if row.constraint is not None and not row.constraint.permits(ids[place]):
-            left_BV = logits_BV[place : place + 1].clone()
-            left_BV[0, ids[place]] = -math.inf
-            ids[place] = choose_tokens([row], left_BV)[0]
-    return ids
-
-
-def report_tokens(logits_BV: Tensor, ids: Sequence[int], top: int | None) -> list[Token]:
-    """Tokens that were drawn, with the log-probabilities of `top` of the likeliest if not None."""
-    if top is None:
-        return [Token(token) for token in ids]
-    logprobs_BV = logits_BV.log_softmax(dim=-1)
-    likeliest = logprobs_BV.topk(min(top, logits_BV.shape[1]), dim=-1)
-    ids_B1 = torch.tensor(ids, device=logits_BV.device).unsqueeze(1)
-    own = logprobs_BV.gather(1, ids_B1).squeeze(1).tolist()
-    pairs = zip(likeliest.indices.tolist(), likeliest.values.tolist(), strict=True)
-    return [
-        Token(token, logprob, tuple(zip(*pair, strict=True)))
-        for token, logprob, pair in zip(ids, own, pairs, strict=True)
-    ]
+def _is_shown(row: Row, token: Token) -> bool:
+    """Give a row its token; whether it is one to show, and no end of text or error."""
+    try:
+        return row.take(token.id)
+    except GptlabError as error:
+        row.error = error
+        return False

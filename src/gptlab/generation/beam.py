@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from gptlab.errors import ConfigError, GenerationError
-from gptlab.model import GPT, KVCache
+from gptlab.generation.steps import Steps
+from gptlab.model import GPT
 
 _STRONGEST_PENALTY = 10.0
 
@@ -80,7 +81,7 @@ def _search(
     eos_id: int | None,
     length_penalty: float,
 ) -> list[Beam]:
-    cache = _empty_cache(model, len(prompt) + max_new_tokens)
+    cache = Steps(model).take_cache(1, len(prompt) + max_new_tokens)
     live, ended = [Beam((), 0.0, 0.0)], list[Beam]()
     column = [list(prompt)]
     for length in range(1, max_new_tokens + 1):
@@ -121,14 +122,6 @@ def _candidates(
 def _best(found: Sequence[Beam], count: int) -> list[Beam]:
     """The best scores first; of equal ones, what came first."""
     return sorted(found, key=lambda beam: -beam.score)[:count]
-
-
-def _empty_cache(model: GPT, capacity: int) -> KVCache:
-    weight = model.embedding.weight
-    device = weight.device.type
-    autocast = torch.is_autocast_enabled(device)
-    dtype = torch.get_autocast_dtype(device) if autocast else weight.dtype
-    return KVCache(model.config, batch_size=1, capacity=capacity, device=weight.device, dtype=dtype)
 
 
 def _check(

@@ -34,7 +34,7 @@ class RecordedSteps:
 
     def __init__(self, step: Step) -> None:
         self._step = step
-        self._recordings: dict[tuple[int, int, int], _Recording] = {}
+        self._recordings: dict[tuple[tuple[int, ...], int, int], _Recording] = {}
 
     def __call__(
         self,
@@ -45,7 +45,8 @@ class RecordedSteps:
         values: Sequence[Tensor],
     ) -> Tensor:
         """What the step gives, in memory that the next call overwrites."""
-        name = (keys[0].data_ptr(), len(tokens_B1), len(places_S))
+        memory = tuple(tensor.data_ptr() for tensor in (*keys, *values))
+        name = (memory, len(tokens_B1), len(places_S))
         recording = self._recordings.get(name)
         if recording is None:
             recording = self._record(tokens_B1, positions_B1, places_S, keys, values)

@@ -52,7 +52,7 @@ class ModelDrafter:
     def __init__(self, model: GPT, *, compile: Compile = "auto") -> None:
         self._model = model.eval()
         self._steps = Steps(model, compile=compile)
-        self._cache = self._steps.make_cache(1, 0)
+        self._cache = self._steps.take_cache(1, 0)
         self._row: Row | None = None
         self._start = 0
         self._held = 0
@@ -93,7 +93,8 @@ class ModelDrafter:
             tokens = row.config.max_new_tokens
             self._steps.expect(tokens)
             room = min(self._model.config.seq_len, len(row.ids) + tokens)
-            self._cache = self._steps.make_cache(1, room)
+            self._steps.give_back(self._cache)
+            self._cache = self._steps.take_cache(1, room)
         if row is not self._row or start != self._start:
             self._row, self._start, self._held, self._guessed = row, start, 0, []
         context = row.ids[start:]

@@ -34,6 +34,9 @@ def continue_rows(
         batch.admit([row for row in rows if row.ending is None])
         while batch.rows:
             yield from batch.draw()
+            for row in batch.rows:
+                if row.error is not None:
+                    raise row.error
             batch.advance()
     finally:
         batch.close()

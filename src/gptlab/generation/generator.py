@@ -1,6 +1,5 @@
 """What a user talks to: text in, text out."""
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,19 +10,16 @@ import torch
 from gptlab import checkpoint
 from gptlab.config import SamplingConfig
 from gptlab.errors import ConfigError
-from gptlab.generation.constraints import make_constraint
 from gptlab.generation.drafts import Drafter
 from gptlab.generation.engine import continue_rows
 from gptlab.generation.rows import Ending, Row, Token
 from gptlab.generation.speculative import Acceptance, Speculator
 from gptlab.generation.steps import Compile, Steps
-from gptlab.generation.stream import TextStream
+from gptlab.generation.texts import RowText, make_rows
 from gptlab.model import GPT
 from gptlab.tokenizer import Tokenizer
 
 _DEFAULT = SamplingConfig()
-# Beyond all seeds that may be given.
-_BETWEEN_COPIES = 2**32
 
 
 @dataclass(frozen=True)
@@ -65,10 +61,11 @@ class Generator:
     ) -> None:
         self.model = model.eval()
         self.tokenizer = tokenizer
-        self._steps = Steps(model, compile=compile)
+        self.steps = Steps(model, compile=compile)
+        """How it reads single tokens."""
         self._speculator: Speculator | None = None
         if drafter is not None:
-            self._speculator = Speculator(model, drafter, length=draft_length, steps=self._steps)
+            self._speculator = Speculator(model, drafter, length=draft_length, steps=self.steps)
 
     @classmethod
     def load(
@@ -110,7 +107,7 @@ class Generator:
         texts = [""] * len(prompts)
         tokens: list[list[Token]] = [[] for _ in prompts]
         rows = self._rows([self.encode_prompt(prompt) for prompt in prompts], config)
-        for index, token, piece in self._pieces(rows, config):
+        for index, token, piece in self._pieces(rows):
             texts[index] += piece
             if token is not None:
                 tokens[index].append(token)
@@ -122,7 +119,7 @@ class Generator:
     def stream(self, prompt: str, config: SamplingConfig = _DEFAULT) -> Iterator[str]:
         """The text that follows `prompt`, in pieces as they are made, of whole characters."""
         rows = self._rows([self.encode_prompt(prompt)], config)
-        for _, _, piece in self._pieces(rows, config):
+        for _, _, piece in self._pieces(rows):
             if piece:
                 yield piece
 
@@ -158,50 +155,17 @@ class Generator:
     def _continue(self, rows: Sequence[Row]) -> Iterator[tuple[Row, Token]]:
         if self._speculator is not None:
             return self._speculator.continue_rows(rows)
-        return continue_rows(self.model, rows, steps=self._steps)
+        return continue_rows(self.model, rows, steps=self.steps)
 
-    def _pieces(
-        self, rows: Sequence[Row], config: SamplingConfig
-    ) -> Iterator[tuple[int, Token | None, str]]:
+    def _pieces(self, rows: Sequence[Row]) -> Iterator[tuple[int, Token | None, str]]:
         """The row's number, the token, and the text that is certain with it; rests at the end."""
-        streams = [
-            TextStream(self.tokenizer, stop=config.stop, prompt=tuple(row.ids)) for row in rows
-        ]
+        texts = {id(row): RowText(row, self.tokenizer) for row in rows}
         numbers = {id(row): number for number, row in enumerate(rows)}
         for row, token in self._continue(rows):
-            number = numbers[id(row)]
-            piece = streams[number].push(token.id)
-            if streams[number].stopped:
-                row.ending = "stop"
-            yield number, token, piece
-        for number, stream in enumerate(streams):
-            yield number, None, stream.finish()
+            yield numbers[id(row)], token, texts[id(row)].push(token)
+        for number, row in enumerate(rows):
+            yield number, None, texts[id(row)].finish()
 
     def _rows(self, prompts: Sequence[Sequence[int]], config: SamplingConfig) -> list[Row]:
-        """A row a prompt, whose seed depends on the prompt's earlier copies and nothing else."""
-        banned = [
-            self.tokenizer.encode(text)
-            for word in config.banned_words
-            for text in (word, f" {word}")
-        ]
-        copies: Counter[tuple[int, ...]] = Counter()
-        rows = []
-        for prompt in prompts:
-            number = copies[tuple(prompt)]
-            copies[tuple(prompt)] += 1
-            rows.append(
-                Row(
-                    prompt,
-                    config,
-                    seed=None if config.seed is None else config.seed + number * _BETWEEN_COPIES,
-                    eos_id=self.tokenizer.eos_id,
-                    banned=banned,
-                    constraint=make_constraint(
-                        config,
-                        self.tokenizer,
-                        prompt=prompt,
-                        vocab_size=self.model.config.vocab_size,
-                    ),
-                )
-            )
-        return rows
+        vocab_size = self.model.config.vocab_size
+        return make_rows(self.tokenizer, prompts, config, vocab_size=vocab_size)

@@ -1,11 +1,26 @@
 """One sequence being continued, and the tokens that it gets."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 from gptlab.config import SamplingConfig
 from gptlab.generation.constraints import Constraint
+
+# Settings that do not matter to how the next token is drawn, or that rows have made their own.
+_OF_ONE_ROW: Mapping[str, object] = MappingProxyType(
+    {
+        "max_new_tokens": 1,
+        "regex": None,
+        "json_schema": None,
+        "valid_python": False,
+        "seed": None,
+        "stop": (),
+        "ignore_eos": False,
+        "overflow": "slide",
+    }
+)
 
 Ending = Literal["eos", "stop", "length", "cancelled"]
 
@@ -50,8 +65,16 @@ class Row:
         self.constraint = constraint
         self.ending: Ending | None = None
         """Why it has ended; whoever reads its tokens may set it."""
+        self.error: Exception | None = None
+        """Why it can't go on."""
         self._prompt_length = len(self.ids)
         self._random = random.Random(seed)
+        self._drawing = config.model_copy(update=dict(_OF_ONE_ROW))
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more is drawn for it."""
+        return self.ending is not None or self.error is not None
 
     @property
     def new_ids(self) -> list[int]:
@@ -64,8 +87,8 @@ class Row:
         return len(self.ids) - self._prompt_length
 
     def is_drawn_like(self, other: "Row") -> bool:
-        """Whether both are drawn by the same settings."""
-        return self.config == other.config and self.banned == other.banned
+        """Whether both are drawn by the same settings; their ends and seeds may differ."""
+        return self._drawing == other._drawing and self.banned == other.banned
 
     def uniform(self) -> float:
         """The next number in [0, 1) of its randomness: one for a draw, whoever else is drawn."""

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from gptlab.errors import ConfigError
-from gptlab.generation.batch import check_row, choose_tokens, make_room, report_tokens
+from gptlab.generation.batch import check_row, make_room
 from gptlab.generation.drafts import Drafter, Proposal
+from gptlab.generation.draws import choose_tokens, report_tokens
 from gptlab.generation.rows import Row, Token
 from gptlab.generation.sampling import draw, probabilities, process
 from gptlab.generation.steps import Steps, prefill
@@ -99,7 +100,14 @@ class Speculator:
         new = row.config.max_new_tokens
         self._steps.expect(new)
         room = min(self._model.config.seq_len, len(row.ids) + new)
-        cache = self._steps.make_cache(1, room)
+        cache = self._steps.take_cache(1, room)
+        try:
+            yield from self._rounds(row, cache)
+        finally:
+            self._steps.give_back(cache)
+
+    def _rounds(self, row: Row, cache: KVCache) -> Iterator[tuple[Row, Token]]:
+        """Propose, check, and draw, until the row has ended."""
         proposals, logits_TV = self._read_prompt(row, cache)
         while True:
             right = 0
@@ -162,6 +170,8 @@ class Speculator:
             # This is also how a certain proposal is judged: it is accepted with its probability,
             # and nothing remains of it otherwise. So the text is that of plain decoding.
             (token,) = choose_tokens([row], logits_1V)
+        if row.error is not None:
+            raise row.error
         return report_tokens(logits_1V, [token], row.config.top_logprobs)[0]
 
 

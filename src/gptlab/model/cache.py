@@ -59,6 +59,21 @@ class KVCache:
         view._first = self._first + start
         return view
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all keys and values."""
+        return sum(tensor.nbytes for tensor in (*self._keys, *self._values))
+
+    def erase(self, row: int) -> None:
+        """Empty a row that may hold numbers which are not finite.
+
+        A place that is masked out has the weight 0, and 0 times NaN is NaN: they would come
+        through to the row's next tenant.
+        """
+        for tensor in (*self._keys, *self._values):
+            tensor[row] = 0
+        self.shorten(row, 0)
+
     def copy_row(self, source: int, target: int) -> None:
         """Make row `target` what row `source` is."""
         held = self.lengths[source]

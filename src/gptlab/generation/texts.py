@@ -1,0 +1,68 @@
+"""Prompts to rows, and what rows get to text."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from gptlab.config import SamplingConfig
+from gptlab.generation.constraints import make_constraint
+from gptlab.generation.rows import Row, Token
+from gptlab.generation.stream import TextStream
+from gptlab.tokenizer import Tokenizer
+
+# Beyond all seeds that may be given.
+_BETWEEN_COPIES = 2**32
+
+
+def make_rows(
+    tokenizer: Tokenizer,
+    prompts: Sequence[Sequence[int]],
+    config: SamplingConfig,
+    *,
+    vocab_size: int,
+) -> list[Row]:
+    """A row a prompt, whose seed depends on the prompt's earlier copies and nothing else.
+
+    Raises:
+        GptlabError: There can't be what `config` holds the texts to.
+    """
+    banned = [tokenizer.encode(text) for word in config.banned_words for text in (word, f" {word}")]
+    copies: Counter[tuple[int, ...]] = Counter()
+    rows = []
+    for prompt in prompts:
+        number = copies[tuple(prompt)]
+        copies[tuple(prompt)] += 1
+        rows.append(
+            Row(
+                prompt,
+                config,
+                seed=None if config.seed is None else config.seed + number * _BETWEEN_COPIES,
+                eos_id=tokenizer.eos_id,
+                banned=banned,
+                constraint=make_constraint(config, tokenizer, prompt=prompt, vocab_size=vocab_size),
+            )
+        )
+    return rows
+
+
+class RowText:
+    """The text of a row's tokens, as they come; a stop text ends the row.
+
+    Args:
+        row: With its prompt, and no more.
+        tokenizer: Whose ids it has.
+    """
+
+    def __init__(self, row: Row, tokenizer: Tokenizer) -> None:
+        self._row = row
+        self._stream = TextStream(tokenizer, stop=row.config.stop, prompt=tuple(row.ids))
+
+    def push(self, token: Token) -> str:
+        """The text that is certain now that the row got `token`."""
+        piece = self._stream.push(token.id)
+        if self._stream.stopped:
+            self._row.ending = "stop"
+        return piece
+
+    def finish(self) -> str:
+        """What is left when the row has ended."""
+        return self._stream.finish()
