@@ -298,7 +298,7 @@ class Even:
         return len(self.got) == 9
 
     def allowed(self):
-        return torch.arange(VOCAB) % 2 == 0 if self.says else None
+        return torch.arange(VOCAB) % 2 == 0 if self.says else torch.ones(VOCAB, dtype=torch.bool)
 
     def permits(self, token):
         return token % 2 == 0

@@ -110,8 +110,9 @@ class QuantizedMatrix(nn.Module):
         if not is_compiled_row(x):
             # Sums of so large integers may exceed the range of float16.
             if has_row_scales and x.dtype != torch.float16 and not is_compiled():
-                y = F.linear(x, self.weight.to(x.dtype)) * self.scale.flatten().to(x.dtype)
-                return y if bias_N is None else y + bias_N
+                y = F.linear(x, self.weight.to(x.dtype))
+                y = y.to(torch.promote_types(x.dtype, torch.float32)) * self.scale.flatten()
+                return (y if bias_N is None else y + bias_N).to(x.dtype)
             return F.linear(x, self.dense().to(x.dtype), bias_N)
         x_K = computed(x.reshape(-1).float())
         if has_row_scales:
