@@ -165,3 +165,25 @@ def test_a_mistaken_drafter_is_one_line(trained, command, argv, named):
     assert code == 2
     assert named in err.splitlines()[-1]
     assert err.splitlines()[-1].startswith("gptlab-generate: ")
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--precision", "bf16"],
+        ["--quantize", "int8"],
+        ["--quantize", "int4", "--precision", "bf16"],
+        ["--num_beams", "2"],
+        ["--compile", "off"],
+    ],
+)
+def test_how_it_computes(trained, command, flags):
+    code, out, err = command(main, "--prompt", "The", "--length", 3, "--seed", 1, *flags)
+    assert code == 0, err
+    assert out.startswith("The")
+
+
+def test_beams_find_one_text(trained, command):
+    code, _, err = command(main, "--num_beams", 2, "--num_samples", 2)
+    assert code == 2
+    assert "--num_beams is 2, but beam search finds one text" in err

@@ -147,3 +147,32 @@ def test_load(generator, tmp_path):
     folder = checkpoint.save(tmp_path / "model", generator.model, TOKENIZER)
     loaded = Generator.load(folder)
     assert loaded.generate("the", CONFIG) == generator.generate("the", CONFIG)
+
+
+def test_beam_search_finds_texts(generator):
+    found = generator.beam_search("the", beams=3, max_new_tokens=5)
+    assert len({beam.text for beam in found}) == len(found) == 3
+    assert [beam.score for beam in found] == sorted((beam.score for beam in found), reverse=True)
+    greedy = CONFIG.replace(max_new_tokens=5, temperature=0, ignore_eos=False)
+    (alone,) = generator.beam_search("the", beams=1, max_new_tokens=5)
+    assert alone.text == generator.generate("the", greedy)
+
+
+def test_complete_says_how_a_text_came_about(generator):
+    whole = generator.generate("the", CONFIG)
+    config = CONFIG.replace(top_logprobs=2, stop=(whole[5:8],))
+    stopped, full = generator.complete(["the", "fox"], config.replace(max_new_tokens=30))
+    assert (stopped.text, stopped.ending) == (whole[: whole.index(whole[5:8])], "stop")
+    assert all(len(token.top) == 2 and token.logprob <= 0 for token in stopped.tokens)
+    assert full.ending in ("length", "stop")
+    assert [token.id for token in full.tokens][:1] == generator.generate_ids(
+        [TOKENIZER.encode("fox")], CONFIG.replace(max_new_tokens=1)
+    )[0]
+
+
+def test_banned_words_do_not_come(generator):
+    (ids,) = generator.generate_ids([[1]], CONFIG)
+    letters = [chr(token) for token in ids if 33 <= token < 127]
+    (others,) = generator.generate_ids([[1]], CONFIG.replace(banned_words=tuple(letters)))
+    assert letters
+    assert not {chr(token) for token in others if token < 127} & {*letters}

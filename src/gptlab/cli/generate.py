@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Self
 
 from pydantic import PositiveInt, model_validator
 
+from gptlab.cli.arithmetic import ArithmeticChoice, prepared
 from gptlab.cli.draft import DraftChoice, load_drafter
 from gptlab.cli.flags import CommandLine
 from gptlab.cli.load_model import ModelChoice, load_model
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from gptlab.generation import Generator
 
 
-class GenerateCommand(SamplingFlags, DraftChoice, ModelChoice, CommandLine):
+class GenerateCommand(SamplingFlags, DraftChoice, ArithmeticChoice, ModelChoice, CommandLine):
     """Continue a prompt with a trained model."""
 
     prompt: str = ""
@@ -28,6 +29,8 @@ class GenerateCommand(SamplingFlags, DraftChoice, ModelChoice, CommandLine):
     """File whose text is the prompt, to the last character; - reads standard input."""
     num_samples: PositiveInt = 1
     """Continuations of the prompt."""
+    num_beams: PositiveInt | None = None
+    """Search for the likeliest text with so many beams, in place of drawing one."""
     interactive: bool = False
     """Go on line by line: each one is added to the text and continued; /help says more."""
 
@@ -39,6 +42,11 @@ class GenerateCommand(SamplingFlags, DraftChoice, ModelChoice, CommandLine):
             raise ConfigError(
                 f"--num_samples is {self.num_samples}, but a session goes on with one text; leave "
                 "it out, or --interactive"
+            )
+        if self.num_beams is not None and (self.interactive or self.num_samples > 1):
+            raise ConfigError(
+                f"--num_beams is {self.num_beams}, but beam search finds one text and draws none; "
+                "leave out --interactive and --num_samples"
             )
         if self.interactive and self.prompt_file == STANDARD_INPUT:
             raise ConfigError(
@@ -59,8 +67,11 @@ def _generate(command: GenerateCommand) -> int:
     # Here, so that --help and a bad flag are answered without torch.
     from gptlab.generation import Generator
 
+    model, tokenizer = load_model(command)
     generator = Generator(
-        *load_model(command),
+        prepared(model, command),
+        tokenizer,
+        compile=command.compile,
         drafter=load_drafter(command, device=command.device, runs_dir=command.runs_dir),
         draft_length=command.draft_length,
     )
@@ -78,6 +89,12 @@ def _write(
         from gptlab.cli.session_loop import talk
 
         return talk(Session(generator, command.part(SamplingFlags), text=prompt))
+    if command.num_beams is not None:
+        found = generator.beam_search(
+            prompt, beams=command.num_beams, max_new_tokens=command.length
+        )
+        print(f"{prompt}{found[0].text}")
+        return 0
     if note := note_of_overflow(generator, prompt, config):
         print(note, file=sys.stderr)
     if command.num_samples == 1:

@@ -10,11 +10,13 @@ import torch
 from gptlab import checkpoint
 from gptlab.config import SamplingConfig
 from gptlab.errors import ConfigError
+from gptlab.generation.beam import beam_search
 from gptlab.generation.drafts import Drafter
 from gptlab.generation.engine import continue_rows
 from gptlab.generation.rows import Ending, Row, Token
 from gptlab.generation.speculative import Acceptance, Speculator
 from gptlab.generation.steps import Compile, Steps
+from gptlab.generation.stream import TextStream
 from gptlab.generation.texts import RowText, make_rows
 from gptlab.model import GPT
 from gptlab.tokenizer import Tokenizer
@@ -32,6 +34,17 @@ class Completion:
     """All that were drawn, those of a stop text included; with log-probabilities if asked for."""
     ending: Ending
     """`eos`, `stop`, or `length` if it got as many tokens as it may."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A text that beam search found."""
+
+    text: str
+    log_probability: float
+    """Of its tokens after the prompt, in nats."""
+    score: float
+    """What it was ranked by."""
 
 
 class Generator:
@@ -137,6 +150,32 @@ class Generator:
         for _ in self._continue(rows):
             pass
         return [row.new_ids for row in rows]
+
+    def beam_search(
+        self, prompt: str, *, beams: int, max_new_tokens: int, length_penalty: float = 1.0
+    ) -> list[Found]:
+        """The likeliest texts that follow `prompt`, best first, by `beam.beam_search`.
+
+        Raises:
+            ConfigError: A number is out of range, or all would exceed the model's seq_len.
+            GenerationError: The model's logits are NaN.
+        """
+        ids, eos_id = self.encode_prompt(prompt), self.tokenizer.eos_id
+        found = beam_search(
+            self.model,
+            ids,
+            beams=beams,
+            max_new_tokens=max_new_tokens,
+            eos_id=eos_id,
+            length_penalty=length_penalty,
+        )
+        texts = []
+        for beam in found:
+            stream = TextStream(self.tokenizer, prompt=ids)
+            pieces = [stream.push(token) for token in beam.ids if token != eos_id]
+            text = "".join(pieces) + stream.finish()
+            texts.append(Found(text, beam.log_probability, beam.score))
+        return texts
 
     def encode_prompt(self, prompt: str) -> list[int]:
         """Ids of `prompt`; for an empty one the token that stands between documents.
