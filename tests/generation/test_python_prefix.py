@@ -4,6 +4,7 @@ import json
 import keyword
 import random
 import textwrap
+import warnings
 
 import pytest
 from hypothesis import given, settings
@@ -165,7 +166,9 @@ def test_a_changed_program_is_whole_exactly_if_it_parses(text, seed):
     assert (state is not None and state.is_complete) == parses(text)
 
 
-WORDS = (*map(chr, range(32, 127)), *"\n\té", "f'", "'''", "\\x", "\n    ", "b'", *keyword.kwlist)
+SIGNS = (*map(chr, range(32, 127)), *"\n\té")
+# A walk may come to \N, from which only a name in braces leads on.
+WORDS = (*SIGNS, "f'", "'''", "\\x", "\n    ", "b'", "{DIGIT ONE}", *keyword.kwlist)
 
 
 @pytest.mark.filterwarnings("ignore::SyntaxWarning", "ignore::DeprecationWarning")
@@ -176,12 +179,33 @@ def test_what_was_permitted_never_leads_into_a_dead_end(text, seed):
     text = text[: rng.randrange(len(text))]
     state = PythonPrefix().extended(text)
     for _ in range(25):
-        # A name in braces is looked up only when it is whole.
+        # A name in braces is looked up only when it is whole, so none is begun sign by sign.
         words = [word for word in rng.sample(WORDS, len(WORDS)) if not (text + word).endswith("N{")]
         found = next((word for word in words if state.extended(word)), None)
         assert found is not None
         state, text = state.extended(found), text + found
         assert not state.is_complete or parses(text)
+
+
+@pytest.mark.parametrize(
+    "before", ["'\\N", "f'\\N", "'''a\n'b' \"\"\" \\''''''''delWwith]syield\\N"]
+)
+def test_only_a_name_in_braces_leads_on_from_its_escape(before):
+    state = PythonPrefix().extended(before)
+    assert [word for word in WORDS if state.extended(word)] == ["{", "{DIGIT ONE}"]
+    quote = "'''" if before.startswith("'''") else "'"
+    whole = state.extended("{DIGIT ONE}" + quote)
+    assert whole.is_complete
+    assert parses(before + "{DIGIT ONE}" + quote)
+
+
+@pytest.mark.parametrize("text", ["'\\d'", "1if 1else 2", "f'{1if 1else 2}'", "f'\\d'"])
+def test_warnings_of_the_parser_are_no_mistakes_and_those_of_others_stay(text):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert refused(text, text) is None
+        with pytest.raises(SyntaxError):
+            ast.parse("'\\d'")
 
 
 def test_a_text_that_is_not_whole():

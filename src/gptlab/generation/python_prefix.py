@@ -30,6 +30,10 @@ from gptlab.generation.python_scan import (
 # The flag by which the standard library's codeop tells an unfinished source from a wrong one.
 _ALLOW_INCOMPLETE_INPUT = 0x4000
 _FLAGS = ast.PyCF_ONLY_AST | _ALLOW_INCOMPLETE_INPUT
+# Warnings of the parser go by the name of the source. Python 3.11 reads the fields of f-strings as
+# sources of their own, with a name of their own.
+_SOURCE_NAME = "<gptlab prefix>"
+_SOURCE_NAMES = rf"(?:{_SOURCE_NAME}|<fstring>)\Z"
 _MORE = "\\\n"
 # What may follow a string, in an expression, in a pattern, or as a key: it makes the parser look
 # into the string, which it does not do at the end of its source.
@@ -111,9 +115,9 @@ def _with_plain_newlines(text: str, *, after_return: bool) -> str:
 
 def _outcome(source: str) -> Outcome:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            compile(source, "<text>", "exec", _FLAGS, dont_inherit=True)
+        # catch_warnings would swap the filters of all threads; a filter that stays disturbs none.
+        warnings.filterwarnings("ignore", module=_SOURCE_NAMES)
+        compile(source, _SOURCE_NAME, "exec", _FLAGS, dont_inherit=True)
     except SyntaxError as error:
         return "incomplete" if error.msg == "incomplete input" else "wrong"
     except (ValueError, OverflowError, MemoryError, RecursionError):
