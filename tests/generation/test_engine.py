@@ -274,3 +274,29 @@ def test_rows_of_one_length_need_no_mask(monkeypatch):
     new = engine_ids(lively(), [[1, 2], [4, 5], [1, 5]], config)
     assert [len(ids) for ids in new] == [5, 5, 5]
     assert masks == [None] * 10
+
+
+def test_a_constraint_may_refuse_nearly_all():
+    class OnlyLast:
+        is_over = False
+
+        def allowed(self):
+            return torch.ones(2000, dtype=torch.bool)
+
+        def permits(self, token):
+            return token == 1999
+
+        def advance(self, token):
+            pass
+
+    model = lively(vocab_size=2000)
+    row = Row([1], SamplingConfig(max_new_tokens=2), seed=0, constraint=OnlyLast())
+    for _ in continue_rows(model, [row]):
+        pass
+    assert row.new_ids == [1999, 1999]
+
+
+def test_rows_that_have_ended_before_get_nothing():
+    row = Row([1], SamplingConfig(max_new_tokens=2))
+    row.ending = "cancelled"
+    assert list(continue_rows(lively(), [row])) == []

@@ -31,13 +31,12 @@ def prepared(model: "GPT", choice: ArithmeticChoice) -> "GPT":
     from gptlab.model import quantize
 
     types = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-    if choice.precision != "auto":
-        model = model.to(types[choice.precision])
-    if choice.quantize is None:
-        return model
-    if model.quantization is not None:
+    if choice.quantize is not None and model.quantization is not None:
         raise ConfigError(
             f"--quantize is {choice.quantize}, but the model has {model.quantization.bits} bits a "
             "weight already; leave it out"
         )
-    return quantize(model, bits=8 if choice.quantize == "int8" else 4)
+    if choice.quantize is not None:
+        # Of the numbers as they were saved, before they are rounded.
+        model = quantize(model, bits=8 if choice.quantize == "int8" else 4)
+    return model if choice.precision == "auto" else model.to(types[choice.precision])

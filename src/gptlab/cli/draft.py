@@ -11,6 +11,7 @@ from gptlab.errors import ConfigError
 
 if TYPE_CHECKING:
     from gptlab.generation import Drafter
+    from gptlab.generation.compiling import Compile
 
 
 class DraftChoice(CommandLine):
@@ -39,8 +40,10 @@ class DraftChoice(CommandLine):
         return self
 
 
-def load_drafter(draft: DraftChoice, *, device: str, runs_dir: str) -> "Drafter | None":
-    """What `draft` names, if anything; `device` and `runs_dir` are as of `ModelChoice`.
+def load_drafter(
+    draft: DraftChoice, *, device: str, runs_dir: str, compile: "Compile"
+) -> "Drafter | None":
+    """What `draft` names, if anything; the others are as of the model's flags.
 
     Raises:
         CheckpointError: There is no such model, or it is damaged.
@@ -57,4 +60,4 @@ def load_drafter(draft: DraftChoice, *, device: str, runs_dir: str) -> "Drafter 
             f"--draft_model is {draft.draft_model}, a file; name a run or a checkpoint folder"
         )
     choice = ModelChoice(model_path=draft.draft_model, device=device, runs_dir=runs_dir)
-    return ModelDrafter(load_model(choice)[0])
+    return ModelDrafter(load_model(choice)[0], compile=compile)

@@ -43,17 +43,23 @@ class GenerateCommand(SamplingFlags, DraftChoice, ArithmeticChoice, ModelChoice,
                 f"--num_samples is {self.num_samples}, but a session goes on with one text; leave "
                 "it out, or --interactive"
             )
-        if self.num_beams is not None and (self.interactive or self.num_samples > 1):
-            raise ConfigError(
-                f"--num_beams is {self.num_beams}, but beam search finds one text and draws none; "
-                "leave out --interactive and --num_samples"
-            )
+        if self.num_beams is not None:
+            self._check_beams()
         if self.interactive and self.prompt_file == STANDARD_INPUT:
             raise ConfigError(
                 "--prompt_file - reads all of standard input, where --interactive reads its "
                 "lines; name a file"
             )
         return self
+
+    def _check_beams(self) -> None:
+        drawing = {*SamplingFlags.model_fields, *DraftChoice.model_fields} - {"length"}
+        others = (drawing - {*CommandLine.model_fields}) | {"interactive", "num_samples"}
+        if given := sorted(others & self.model_fields_set):
+            raise ConfigError(
+                f"--num_beams is {self.num_beams}, but beam search finds one text and draws none; "
+                f"leave out --{given[0]}"
+            )
 
 
 def main() -> None:
@@ -72,7 +78,9 @@ def _generate(command: GenerateCommand) -> int:
         prepared(model, command),
         tokenizer,
         compile=command.compile,
-        drafter=load_drafter(command, device=command.device, runs_dir=command.runs_dir),
+        drafter=load_drafter(
+            command, device=command.device, runs_dir=command.runs_dir, compile=command.compile
+        ),
         draft_length=command.draft_length,
     )
     code = _write(generator, prompt, config, command)

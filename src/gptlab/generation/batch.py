@@ -53,6 +53,8 @@ class Batch:
         Raises:
             ConfigError: A prompt can't be read.
         """
+        if not rows:
+            return
         for row in rows:
             check_row(self._model, row)
         first = len(self.rows)

@@ -8,6 +8,7 @@ stay where it is.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,6 +16,15 @@ from torch import Tensor
 Step = Callable[[Tensor, Tensor, Tensor, Sequence[Tensor], Sequence[Tensor]], Tensor]
 
 _WARM_UPS = 2
+
+
+class _Name(NamedTuple):
+    """What a recording is of."""
+
+    memory: tuple[int, ...]
+    dtype: torch.dtype
+    shape: torch.Size
+    places: int
 
 
 @dataclass(frozen=True)
@@ -34,7 +44,7 @@ class RecordedSteps:
 
     def __init__(self, step: Step) -> None:
         self._step = step
-        self._recordings: dict[tuple[tuple[int, ...], int, int], _Recording] = {}
+        self._recordings: dict[_Name, _Recording] = {}
 
     def __call__(
         self,
@@ -46,15 +56,22 @@ class RecordedSteps:
     ) -> Tensor:
         """What the step gives, in memory that the next call overwrites."""
         memory = tuple(tensor.data_ptr() for tensor in (*keys, *values))
-        name = (memory, len(tokens_B1), len(places_S))
-        recording = self._recordings.get(name)
-        if recording is None:
-            recording = self._record(tokens_B1, positions_B1, places_S, keys, values)
-            self._recordings[name] = recording
-        recording.tokens_B1.copy_(tokens_B1)
-        recording.positions_B1.copy_(positions_B1)
-        recording.graph.replay()
+        name = _Name(memory, keys[0].dtype, keys[0].shape, len(places_S))
+        with torch.cuda.device(tokens_B1.device):
+            recording = self._recordings.get(name)
+            if recording is None:
+                recording = self._record(tokens_B1, positions_B1, places_S, keys, values)
+                self._recordings[name] = recording
+            recording.tokens_B1.copy_(tokens_B1)
+            recording.positions_B1.copy_(positions_B1)
+            recording.graph.replay()
         return recording.logits_BV
+
+    def forget(self, keys: Sequence[Tensor]) -> None:
+        """Drop what was recorded over a cache, which is told by its keys."""
+        first = keys[0].data_ptr()
+        for name in [name for name in self._recordings if name.memory[0] == first]:
+            del self._recordings[name]
 
     def _record(
         self,

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from gptlab.errors import ConfigError
+from gptlab.generation.compiling import Compile, Compiler
 from gptlab.generation.rows import Row
 from gptlab.generation.sampling import draw, greedy, probabilities, process
-from gptlab.generation.steps import Compile, Steps, prefill
+from gptlab.generation.steps import prefill
 from gptlab.model import GPT
 
 
@@ -51,7 +52,8 @@ class ModelDrafter:
 
     def __init__(self, model: GPT, *, compile: Compile = "auto") -> None:
         self._model = model.eval()
-        self._steps = Steps(model, compile=compile)
+        self._compiler = Compiler(model, compile=compile)
+        self._steps = self._compiler.steps(0)
         self._cache = self._steps.take_cache(1, 0)
         self._row: Row | None = None
         self._start = 0
@@ -91,9 +93,9 @@ class ModelDrafter:
         """
         if row is not self._row:
             tokens = row.config.max_new_tokens
-            self._steps.expect(tokens)
             room = min(self._model.config.seq_len, len(row.ids) + tokens)
             self._steps.give_back(self._cache)
+            self._steps = self._compiler.steps(tokens)
             self._cache = self._steps.take_cache(1, room)
         if row is not self._row or start != self._start:
             self._row, self._start, self._held, self._guessed = row, start, 0, []

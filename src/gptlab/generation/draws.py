@@ -20,11 +20,13 @@ def choose_tokens(rows: Sequence[Row], logits_BV: Tensor) -> list[int]:
     for place, row in enumerate(rows):
         if row.error is not None or row.constraint is None:
             continue
-        # Drawing again without what was refused is drawing from what is permitted.
-        if not row.constraint.permits(ids[place]):
-            left_BV = logits_BV[place : place + 1].clone()
-            left_BV[0, ids[place]] = -math.inf
-            ids[place] = choose_tokens([row], left_BV)[0]
+        left_1V = logits_BV[place : place + 1]
+        while row.error is None and not row.constraint.permits(ids[place]):
+            # Drawing again without what was refused is drawing from what is permitted.
+            left_1V = left_1V.index_fill(
+                1, torch.tensor([ids[place]], device=left_1V.device), -math.inf
+            )
+            ids[place] = _choose_allowed([row], left_1V, [row.uniform()])[0]
     return ids
 
 

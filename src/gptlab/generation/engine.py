@@ -25,8 +25,6 @@ def continue_rows(
         check_row(model, row)
     if not rows:
         return
-    steps = steps or Steps(model)
-    steps.expect(max(row.config.max_new_tokens for row in rows))
     longest = max(len(row.ids) + row.config.max_new_tokens for row in rows)
     capacity = min(model.config.seq_len, longest)
     batch = Batch(model, slots=len(rows), capacity=capacity, steps=steps)

@@ -11,11 +11,11 @@ from gptlab import checkpoint
 from gptlab.config import SamplingConfig
 from gptlab.errors import ConfigError
 from gptlab.generation.beam import beam_search
+from gptlab.generation.compiling import Compile, Compiler
 from gptlab.generation.drafts import Drafter
 from gptlab.generation.engine import continue_rows
 from gptlab.generation.rows import Ending, Row, Token
 from gptlab.generation.speculative import Acceptance, Speculator
-from gptlab.generation.steps import Compile, Steps
 from gptlab.generation.stream import TextStream
 from gptlab.generation.texts import RowText, make_rows
 from gptlab.model import GPT
@@ -74,11 +74,13 @@ class Generator:
     ) -> None:
         self.model = model.eval()
         self.tokenizer = tokenizer
-        self.steps = Steps(model, compile=compile)
-        """How it reads single tokens."""
+        self.compiler = Compiler(model, compile=compile)
+        """Whether single tokens are read by compiled code."""
         self._speculator: Speculator | None = None
         if drafter is not None:
-            self._speculator = Speculator(model, drafter, length=draft_length, steps=self.steps)
+            self._speculator = Speculator(
+                model, drafter, length=draft_length, compiler=self.compiler
+            )
 
     @classmethod
     def load(
@@ -194,7 +196,8 @@ class Generator:
     def _continue(self, rows: Sequence[Row]) -> Iterator[tuple[Row, Token]]:
         if self._speculator is not None:
             return self._speculator.continue_rows(rows)
-        return continue_rows(self.model, rows, steps=self.steps)
+        tokens = max((row.config.max_new_tokens for row in rows), default=0)
+        return continue_rows(self.model, rows, steps=self.compiler.steps(tokens))
 
     def _pieces(self, rows: Sequence[Row]) -> Iterator[tuple[int, Token | None, str]]:
         """The row's number, the token, and the text that is certain with it; rests at the end."""

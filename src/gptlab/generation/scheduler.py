@@ -60,7 +60,7 @@ class Scheduler:
             Prompts that are the same count, and are read, once.
 
     Raises:
-        ConfigError: A number is below 1.
+        ConfigError: A number is below 1, or the generator has a drafter.
     """
 
     def __init__(
@@ -71,14 +71,18 @@ class Scheduler:
         queue_limit: int = 64,
         prefill_tokens: int = 512,
     ) -> None:
+        if generator.acceptance is not None:
+            raise ConfigError(
+                "the generator has a drafter, but a scheduler draws token by token; give one without"
+            )
         limits = {"slots": slots, "queue_limit": queue_limit, "prefill_tokens": prefill_tokens}
         for name, value in limits.items():
             if value < 1:
                 raise ConfigError(f"{name} is {value}; give at least 1")
         seq_len = generator.model.config.seq_len
         self._generator, self._slots = generator, slots
-        generator.steps.expect(1)
-        self._batch = Batch(generator.model, slots=slots, capacity=seq_len, steps=generator.steps)
+        steps = generator.compiler.steps(1)
+        self._batch = Batch(generator.model, slots=slots, capacity=seq_len, steps=steps)
         # Autocast belongs to a thread, and steps are made in another one.
         device = generator.model.device.type
         self._autocast = torch.autocast(

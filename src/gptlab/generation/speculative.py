@@ -15,11 +15,12 @@ from torch import Tensor
 
 from gptlab.errors import ConfigError
 from gptlab.generation.batch import check_row, make_room
+from gptlab.generation.compiling import Compiler
 from gptlab.generation.drafts import Drafter, Proposal
 from gptlab.generation.draws import choose_tokens, report_tokens
 from gptlab.generation.rows import Row, Token
 from gptlab.generation.sampling import draw, probabilities, process
-from gptlab.generation.steps import Steps, prefill
+from gptlab.generation.steps import prefill
 from gptlab.model import GPT, KVCache
 
 
@@ -59,7 +60,7 @@ class Speculator:
     """
 
     def __init__(
-        self, model: GPT, drafter: Drafter, *, length: int = 4, steps: Steps | None = None
+        self, model: GPT, drafter: Drafter, *, length: int = 4, compiler: Compiler | None = None
     ) -> None:
         known, vocab_size = drafter.vocab_size, model.config.vocab_size
         if known is not None and known != vocab_size:
@@ -72,7 +73,8 @@ class Speculator:
         self._model = model
         self._drafter = drafter
         self._length = length
-        self._steps = steps or Steps(model)
+        self._compiler = compiler or Compiler(model)
+        self._steps = self._compiler.steps(0)
         self._proposed = self._accepted = self._tokens = self._passes = 0
 
     @property
@@ -98,7 +100,7 @@ class Speculator:
 
     def _continue(self, row: Row) -> Iterator[tuple[Row, Token]]:
         new = row.config.max_new_tokens
-        self._steps.expect(new)
+        self._steps = self._compiler.steps(new)
         room = min(self._model.config.seq_len, len(row.ids) + new)
         cache = self._steps.take_cache(1, room)
         try:

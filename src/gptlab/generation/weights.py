@@ -8,6 +8,8 @@ from torch import Tensor, nn
 _ALIGNMENT = 64
 
 
+@torch.inference_mode(False)
+@torch.no_grad()
 def in_huge_pages(model: nn.Module) -> None:
     """Move the weights of a model on the CPU into one block of memory, in huge pages if possible.
 
@@ -20,8 +22,11 @@ def in_huge_pages(model: nn.Module) -> None:
     if not hasattr(mmap, "MADV_HUGEPAGE") or not sum(sizes):
         return
     # Memory that could be shared with other processes is never in huge pages.
-    memory = mmap.mmap(-1, sum(sizes), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    memory.madvise(mmap.MADV_HUGEPAGE)
+    try:
+        memory = mmap.mmap(-1, sum(sizes), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    except OSError:
+        return
     block = torch.frombuffer(memory, dtype=torch.uint8)
     start = 0
     for tensor, size in zip(tensors, sizes, strict=True):

@@ -106,6 +106,6 @@ def _sample(session: Session) -> str:
     )
     was_training = session.model.training
     with session.arithmetic.autocast():
-        continuation = Generator(session.model, tokenizer).generate(prompt, sampling)
+        continuation = Generator(session.model, tokenizer, compile="off").generate(prompt, sampling)
     session.model.train(was_training)
     return f"{prompt}|{continuation}"
