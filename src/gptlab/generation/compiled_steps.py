@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from types import FunctionType
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -147,7 +147,7 @@ class CompiledSteps(Steps):
 
 def _kind(model: GPT) -> tuple[object, ...]:
     """What compiled code takes for granted; recordings also take where the weights are."""
-    place = model.norm.weight.data_ptr() if model.device.type == "cuda" else None
+    place = cast(Tensor, model.norm.weight).data_ptr() if model.device.type == "cuda" else None
     return model.device, model.dtype, model.attention, place
 
 

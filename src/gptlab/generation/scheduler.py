@@ -73,7 +73,8 @@ class Scheduler:
     ) -> None:
         if generator.acceptance is not None:
             raise ConfigError(
-                "the generator has a drafter, but a scheduler draws token by token; give one without"
+                "the generator has a drafter, but a scheduler draws token by token; give one "
+                "without"
             )
         limits = {"slots": slots, "queue_limit": queue_limit, "prefill_tokens": prefill_tokens}
         for name, value in limits.items():
