@@ -52,6 +52,19 @@ def batch_splits_tables(result: Result) -> list[Table]:
     ]
 
 
+def generation_equality_tables(result: Result) -> list[Table]:
+    rows = [
+        [claim, f"{entry['compared']:,} logits", f"{entry['largest_difference']:.1e}"]
+        for claim, entry in result["logits"].items()
+    ]
+    rows += [
+        [claim, f"{entry['compared']:,} tokens", f"{entry['differing']:,}"]
+        for claim, entry in result["tokens"].items()
+    ]
+    header = ["", "compared", "largest difference of logits, or tokens that differ"]
+    return [Table(header, rows, f"{result['models']} models of random parts, fp32")]
+
+
 def bpe_encoding_tables(result: Result) -> list[Table]:
     results = result["results"]
     header = [f"{entry['text']}, {entry['vocab_size']:,}" for entry in results]
@@ -415,6 +428,9 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         "What each part brings", "benchmarks/time_to_loss.py TEXT --ablation", time_to_loss_tables
     ),
     "decode": Benchmark("Generation", "benchmarks/decode.py --llama_bench PROGRAM", decode_tables),
+    "generation_equality": Benchmark(
+        "Generation in every mode", "benchmarks/generation_equality.py", generation_equality_tables
+    ),
     "memory": Benchmark(
         "Memory of training", "benchmarks/memory.py --nanogpt FOLDER", memory_tables
     ),

@@ -111,7 +111,7 @@ def test_a_bad_word_is_one_line(argv, message):
         ("text.txt", "'text.txt' stands alone"),
         ("-", "'-' stands alone"),
         ("--", "there is no flag --"),
-        ("-p", "there is no flag -p, .* known: positions, presence_penalty, prompt, prompt_file"),
+        ("-p", "there is no flag -p, .* known: positions, precision, presence_penalty"),
     ],
 )
 def test_a_command_without_a_field_for_words_refuses_them(word, message):
