@@ -5,6 +5,7 @@ from gptlab import checkpoint
 from gptlab.config import ModelConfig, SamplingConfig
 from gptlab.errors import ConfigError
 from gptlab.generation import Generator
+from gptlab.generation.texts import make_rows
 from gptlab.model import GPT
 from gptlab.tokenizer import BPETokenizer, train_bpe
 
@@ -176,3 +177,12 @@ def test_banned_words_do_not_come(generator):
     (others,) = generator.generate_ids([[1]], CONFIG.replace(banned_words=tuple(letters)))
     assert letters
     assert not {chr(token) for token in others if token < 127} & {*letters}
+
+
+def test_no_two_copies_share_their_randomness_whatever_the_seeds():
+    rows = [
+        row
+        for seed in range(50)
+        for row in make_rows(TOKENIZER, [[1]] * 4, CONFIG.replace(seed=seed), vocab_size=280)
+    ]
+    assert len({row.uniform() for row in rows}) == 200

@@ -53,7 +53,7 @@ class Row:
         prompt: Sequence[int],
         config: SamplingConfig,
         *,
-        seed: int | None = None,
+        seed: int | str | None = None,
         eos_id: int | None = None,
         banned: Sequence[Sequence[int]] = (),
         constraint: Constraint | None = None,

@@ -9,9 +9,6 @@ from gptlab.generation.rows import Row, Token
 from gptlab.generation.stream import TextStream
 from gptlab.tokenizer import Tokenizer
 
-# Beyond all seeds that may be given.
-_BETWEEN_COPIES = 2**32
-
 
 def make_rows(
     tokenizer: Tokenizer,
@@ -35,13 +32,18 @@ def make_rows(
             Row(
                 prompt,
                 config,
-                seed=None if config.seed is None else config.seed + number * _BETWEEN_COPIES,
+                seed=_seed_of_copy(config.seed, number),
                 eos_id=tokenizer.eos_id,
                 banned=banned,
                 constraint=make_constraint(config, tokenizer, prompt=prompt, vocab_size=vocab_size),
             )
         )
     return rows
+
+
+def _seed_of_copy(seed: int | None, number: int) -> int | str | None:
+    """Of the first copy the seed itself; of others a text, since some numbers seed alike."""
+    return seed if seed is None or number == 0 else f"{seed}, copy {number}"
 
 
 class RowText:
