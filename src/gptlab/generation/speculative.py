@@ -53,7 +53,8 @@ class Speculator:
         model: In evaluation mode.
         drafter: What proposes.
         length: Tokens to propose at a time.
-        steps: How single tokens are read, where nothing is proposed; eagerly if not given.
+        compiler: Whether single tokens are read by compiled code, where nothing is proposed; they
+            are not if not given.
 
     Raises:
         ConfigError: The drafter's vocabulary is another one, or the length is not positive.
