@@ -169,6 +169,9 @@ def test_an_interruption_starts_no_further_program(monkeypatch):
 
     def interrupted(program: Program, *, limits: Limits) -> str:
         begun.append(program)
+        if len(begun) > 1:
+            # As a program that runs, while the interruption is answered.
+            time.sleep(0.2)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(execution, "run_program", interrupted)
