@@ -55,6 +55,11 @@ def parsed(name):
     return source, tokens, blocks
 
 
+def is_end_of_line(kind, between):
+    """Whether a token is the end of the line that a block ends in; a comment may stand between."""
+    return kind == tokenize.NEWLINE and "\n" not in between
+
+
 @st.composite
 def cuts(draw):
     """A file, a place behind a visible character inside of a block of it, and where that ends."""
@@ -66,7 +71,7 @@ def cuts(draw):
     around = [
         (first, stop_at)
         for _, first, stop_at, has_lines, _ in blocks
-        if first < place and (place <= stop_at or (kind == tokenize.NEWLINE and start == stop_at))
+        if first < place and (place <= stop_at or is_end_of_line(kind, source[stop_at:start]))
         if has_lines or kind != tokenize.NEWLINE
     ]
     # Behind a decorator the block is the one that is decorated.
@@ -174,6 +179,7 @@ def test_methods():
     prompt = "class A:\n    def f(self):\n        return 1\n"
     method, variable = "\n    def g(self):\n        return 2\n", "\n    x = 1\n"
     assert cut(prompt, method) == ""
+    assert cut(prompt.replace("1", "1  # why"), method) == ""
     assert cut(prompt, "        # more\n" + method) == "        # more"
     # At the indentation of methods the class goes on, and deeper the method.
     assert cut(prompt + "    ", "x = 1\n" + method + "y = 2\n") == ("x = 1\n" + method).rstrip()
