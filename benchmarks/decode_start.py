@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from decode_task import GPT2
 from measure import summary
+from peers import gpt2_config
 
 import gptlab
 from gptlab.config import ModelConfig
@@ -68,17 +69,9 @@ def save_own(folder: Path, shape: Mapping[str, int], device: str) -> Sequence[st
 
 
 def save_peer(folder: Path, shape: Mapping[str, int], device: str) -> Sequence[str]:
-    from transformers import GPT2Config, GPT2LMHeadModel
+    from transformers import GPT2LMHeadModel
 
-    config = GPT2Config(
-        vocab_size=shape["vocab_size"],
-        n_positions=shape["seq_len"],
-        n_embd=shape["embed_dim"],
-        n_layer=shape["num_layers"],
-        n_head=shape["n_heads"],
-        bos_token_id=None,
-        eos_token_id=None,
-    )
+    config = gpt2_config(shape, bos_token_id=None, eos_token_id=None)
     torch.manual_seed(0)
     GPT2LMHeadModel(config).save_pretrained(folder)
     return [sys.executable, "-c", SCRIPT, str(folder), device]

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from measure import use_cores
+from peers import gpt2_config
 from torch import Tensor, nn
 
 # The arrangement of GPT-2, in gptlab's settings.
@@ -92,14 +93,10 @@ def gptlab(work: Work) -> Contender:
 
 def transformers(work: Work) -> Contender:
     """Hugging Face's `generate`, or its forward pass where one token is asked for."""
-    from transformers import GPT2Config, GPT2LMHeadModel
+    from transformers import GPT2LMHeadModel
 
-    config = GPT2Config(
-        vocab_size=work.shape["vocab_size"],
-        n_positions=work.shape["seq_len"],
-        n_embd=work.shape["embed_dim"],
-        n_layer=work.shape["num_layers"],
-        n_head=work.shape["n_heads"],
+    config = gpt2_config(
+        work.shape,
         activation_function="gelu_new",
         bos_token_id=None,
         eos_token_id=None,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peers import gpt2_config
 from torch import Tensor, nn
 
 GPT2 = {
@@ -95,14 +96,10 @@ def gptlab(work: Work) -> Callable[[], Trainee]:
 
 def transformers(work: Work) -> Callable[[], Trainee]:
     """Hugging Face's GPT-2 with its own loss, as their Trainer calls it."""
-    from transformers import GPT2Config, GPT2LMHeadModel
+    from transformers import GPT2LMHeadModel
 
-    config = GPT2Config(
-        vocab_size=work.shape["vocab_size"],
-        n_positions=work.shape["seq_len"],
-        n_embd=work.shape["embed_dim"],
-        n_layer=work.shape["num_layers"],
-        n_head=work.shape["n_heads"],
+    config = gpt2_config(
+        work.shape,
         activation_function="gelu",
         resid_pdrop=0.0,
         embd_pdrop=0.0,

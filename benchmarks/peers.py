@@ -1,0 +1,18 @@
+"""Models of other libraries, of the same shape as gptlab's."""
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def gpt2_config(shape: Mapping[str, int], **settings: Any) -> Any:
+    """The configuration of a GPT-2 of transformers, from a shape in gptlab's settings."""
+    from transformers import GPT2Config
+
+    return GPT2Config(
+        vocab_size=shape["vocab_size"],
+        n_positions=shape["seq_len"],
+        n_embd=shape["embed_dim"],
+        n_layer=shape["num_layers"],
+        n_head=shape["n_heads"],
+        **settings,
+    )
