@@ -8,7 +8,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gptlab.checkpoint import add_special_tokens, load, save
+    from gptlab.checkpoint import add_special_tokens, save
     from gptlab.config import (
         DatasetConfig,
         ModelConfig,
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from gptlab.data.preparation import PrepareResult, prepare
     from gptlab.errors import GptlabError
     from gptlab.generation import Generator, Request, Scheduler
+    from gptlab.interop import load
     from gptlab.model import GPT
     from gptlab.model.quantize import quantize
     from gptlab.tokenizer import BPETokenizer, Tokenizer, load_tokenizer, train_bpe
@@ -52,7 +53,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "gptlab.checkpoint": ("add_special_tokens", "load", "save"),
+    "gptlab.checkpoint": ("add_special_tokens", "save"),
     "gptlab.config": (
         "DatasetConfig",
         "ModelConfig",
@@ -63,6 +64,7 @@ _HOMES = {
     "gptlab.data.preparation": ("PrepareResult", "prepare"),
     "gptlab.errors": ("GptlabError",),
     "gptlab.generation": ("Generator", "Request", "Scheduler"),
+    "gptlab.interop": ("load",),
     "gptlab.model": ("GPT",),
     "gptlab.model.quantize": ("quantize",),
     "gptlab.tokenizer": ("BPETokenizer", "Tokenizer", "load_tokenizer", "train_bpe"),

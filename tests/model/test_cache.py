@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from gptlab.config import ModelConfig
 from gptlab.errors import BackendError, ConfigError
 from gptlab.model import GPT, KVCache, attend, attention
+from gptlab.model.positions import rotary_frequencies
 
 POSITIONS = ["rope", "sinusoidal", "learned", "none"]
 SEQ_LEN = 12
@@ -38,6 +39,19 @@ def test_any_chunking_equals_the_full_forward(positions, n_kv_heads):
         for qk_norm in (False, True)
         for norm in ("layernorm", "rmsnorm")
     ]
+    models.append(
+        tiny(positions=positions, n_kv_heads=n_kv_heads, head_width=6, qkv_bias=True)
+        if positions != "rope"
+        else tiny(
+            n_kv_heads=n_kv_heads,
+            head_width=8,
+            rotary_share=0.5,
+            parallel_residual=True,
+            rope_scaling="yarn",
+            rope_factor=2.0,
+            rope_original_len=8,
+        )
+    )
 
     @settings(max_examples=10, deadline=None)
     @given(chunks=chunkings, model=st.sampled_from(models))
@@ -131,15 +145,24 @@ def test_rows_are_copied_and_reordered():
     torch.testing.assert_close(logits, torch.stack((full[2, 4], full[1, 3], full[1, 3])))
 
 
-@pytest.mark.parametrize("positions", ["rope", "none"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"positions": "rope"},
+        {"positions": "none"},
+        {"rotary_share": 0.5, "rope_scaling": "linear", "rope_factor": 3.0},
+        {"rope_scaling": "yarn", "rope_factor": 4.0, "rope_original_len": 32},
+    ],
+)
 @torch.no_grad()
-def test_dropping_the_oldest_of_one_layer_equals_reading_the_rest(positions):
+def test_dropping_the_oldest_of_one_layer_equals_reading_the_rest(settings):
     # With more layers, what was kept tells of what was dropped.
-    model = tiny(positions=positions, num_layers=1)
+    model = tiny(num_layers=1, **settings)
     tokens = random_tokens(2, 9)
     cache = empty_cache(model, 2)
     model(tokens[:, :8], cache=cache)
-    cache.drop_oldest(0, 5, rope_theta=10_000.0 if positions == "rope" else None)
+    turns = rotary_frequencies(model.config) if model.config.positions == "rope" else None
+    cache.drop_oldest(0, 5, turns=turns)
     assert cache.lengths == [3, 8]
     logits = model(tokens[:, 8:], cache=cache)[:, 0]
     torch.testing.assert_close(logits[0], model(tokens[:1, 5:])[0, -1])

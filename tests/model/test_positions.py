@@ -5,15 +5,23 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import LlamaConfig
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, apply_rotary_pos_emb
 
 from gptlab.config import ModelConfig
 from gptlab.model import GPT
-from gptlab.model.positions import rotary_table, rotate, sinusoidal_table
+from gptlab.model.positions import (
+    frequencies,
+    rotary_frequencies,
+    rotary_scale,
+    rotary_table,
+    rotate,
+    sinusoidal_table,
+)
 
 
 def turned(x_K, position, theta=100.0):
-    cos, sin = rotary_table(position + 1, len(x_K), theta=theta)
+    cos, sin = rotary_table(position + 1, frequencies(len(x_K), theta=theta))
     return rotate(x_K.view(1, 1, 1, -1), cos[position:], sin[position:]).flatten()
 
 
@@ -44,12 +52,12 @@ def test_rotary_layout_is_that_of_llama():
     cos, sin = LlamaRotaryEmbedding(config)(x_BTHK, torch.arange(7).unsqueeze(0))
     x_BHTK = x_BTHK.transpose(1, 2)
     theirs, _ = apply_rotary_pos_emb(x_BHTK, x_BHTK, cos, sin)
-    ours = rotate(x_BTHK, *rotary_table(7, 8, theta=500.0))
+    ours = rotate(x_BTHK, *rotary_table(7, frequencies(8, theta=500.0)))
     torch.testing.assert_close(ours, theirs.transpose(1, 2))
 
 
 def test_rotation_keeps_the_dtype():
-    table = rotary_table(2, 4, theta=100.0)
+    table = rotary_table(2, frequencies(4, theta=100.0))
     assert rotate(torch.ones(1, 2, 1, 4, dtype=torch.bfloat16), *table).dtype == torch.bfloat16
 
 
@@ -121,3 +129,71 @@ def test_position_tables_survive_construction_without_memory(positions):
     model.to_empty(device="cpu").load_state_dict(expected.state_dict())
     tokens = torch.arange(6).unsqueeze(0)
     torch.testing.assert_close(model(tokens), expected(tokens))
+
+
+@pytest.mark.parametrize("share", [1.0, 0.5])
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        ({"rope_scaling": "linear", "rope_factor": 4.0}, {"rope_type": "linear", "factor": 4.0}),
+        (
+            {"rope_scaling": "llama3", "rope_factor": 8.0, "rope_original_len": 64},
+            {
+                "rope_type": "llama3",
+                "factor": 8.0,
+                "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 64,
+            },
+        ),
+        (
+            {
+                "rope_scaling": "llama3",
+                "rope_factor": 3.0,
+                "rope_original_len": 100,
+                "rope_low_turns": 0.5,
+                "rope_high_turns": 6.0,
+            },
+            {
+                "rope_type": "llama3",
+                "factor": 3.0,
+                "low_freq_factor": 0.5,
+                "high_freq_factor": 6.0,
+                "original_max_position_embeddings": 100,
+            },
+        ),
+        (
+            {"rope_scaling": "yarn", "rope_factor": 4.0, "rope_original_len": 64},
+            {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64},
+        ),
+        (
+            {
+                "rope_scaling": "yarn",
+                "rope_factor": 2.0,
+                "rope_original_len": 512,
+                "rope_high_turns": 16.0,
+                "rope_low_turns": 2.0,
+                "rope_attention_factor": 1.3,
+            },
+            {
+                "rope_type": "yarn",
+                "factor": 2.0,
+                "original_max_position_embeddings": 512,
+                "beta_fast": 16,
+                "beta_slow": 2,
+                "attention_factor": 1.3,
+            },
+        ),
+    ],
+)
+def test_stretched_frequencies_are_those_of_transformers(ours, theirs, share):
+    rope = {**theirs, "rope_theta": 500.0, "partial_rotary_factor": share}
+    config = LlamaConfig(
+        hidden_size=64, num_attention_heads=2, max_position_embeddings=256, rope_parameters=rope
+    )
+    expected, scale = ROPE_INIT_FUNCTIONS[theirs["rope_type"]](config, torch.device("cpu"))
+    config = ModelConfig(
+        embed_dim=64, n_heads=2, seq_len=256, rope_theta=500.0, rotary_share=share, **ours
+    )
+    torch.testing.assert_close(rotary_frequencies(config).float(), expected, rtol=1e-6, atol=0)
+    assert rotary_scale(config) == pytest.approx(scale)

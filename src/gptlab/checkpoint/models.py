@@ -150,7 +150,8 @@ def implied_settings(path: str | Path, *, n_heads: int) -> dict[str, Any]:
     """
     tensors = _read_state_dict(Path(path))
     implied: dict[str, Any] = {
-        "bias": any(name.endswith("_proj.bias") for name in tensors),
+        "bias": any(name.endswith("o_proj.bias") for name in tensors),
+        "qkv_bias": any(name.endswith("qkv_proj.bias") for name in tensors),
         "qk_norm": any(name.endswith("q_norm.weight") for name in tensors),
         "tie_embeddings": "lm_head.weight" not in tensors,
     }
@@ -158,8 +159,11 @@ def implied_settings(path: str | Path, *, n_heads: int) -> dict[str, Any]:
     if up is not None and up.ndim == 2:
         implied["expansion_factor"] = up.shape[0] / up.shape[1]
     qkv = tensors.get("blocks.0.attention.qkv_proj.weight")
-    if qkv is not None and qkv.ndim == 2 and qkv.shape[0] > qkv.shape[1] >= n_heads:
-        implied["n_kv_heads"] = (qkv.shape[0] - qkv.shape[1]) // 2 // (qkv.shape[1] // n_heads)
+    o = tensors.get("blocks.0.attention.o_proj.weight")
+    if qkv is not None and o is not None and o.ndim == 2 and len(qkv) > o.shape[1] >= n_heads:
+        implied["n_kv_heads"] = (len(qkv) - o.shape[1]) // 2 // (o.shape[1] // n_heads)
+        if o.shape[1] != qkv.shape[1]:
+            implied["head_width"] = o.shape[1] // n_heads
     if any(name.endswith("gate_proj.weight") for name in tensors):
         implied["activation"] = "swiglu"
     positions = tensors.get("position_embedding.weight")

@@ -11,6 +11,7 @@ Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 Positions = Literal["rope", "sinusoidal", "learned", "none"]
 Norm = Literal["layernorm", "rmsnorm"]
 Activation = Literal["gelu", "gelu_tanh", "swiglu", "relu2"]
+RopeScaling = Literal["linear", "llama3", "yarn"]
 ResidualInit = Literal["scaled", "zero"]
 AttentionBackend = Literal["auto", "reference", "sdpa", "blocked", "flash"]
 
@@ -32,6 +33,8 @@ class ModelConfig(Settings):
     """Attention heads a block."""
     n_kv_heads: PositiveInt | None = None
     """Heads of keys and values, shared by groups of query heads; n_heads if not given."""
+    head_width: PositiveInt | None = None
+    """Width of a head; embed_dim / n_heads if not given."""
     expansion_factor: PositiveFloat = 4
     """Width of the feed-forward part, in widths of the model."""
     dropout: Share = 0.0
@@ -40,6 +43,20 @@ class ModelConfig(Settings):
     """How the model knows where a token stands."""
     rope_theta: PositiveFloat = 10_000.0
     """Base of the rotary frequencies."""
+    rotary_share: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """Share of a head that turns with the position."""
+    rope_scaling: RopeScaling | None = None
+    """How rotary positions are stretched over more than a model learned; not at all if none."""
+    rope_factor: Annotated[float, Field(ge=1.0)] = 1.0
+    """By how much they are stretched."""
+    rope_original_len: PositiveInt | None = None
+    """Context before the stretch, for llama3 and yarn."""
+    rope_low_turns: PositiveFloat = 1.0
+    """llama3, yarn: what turns fewer times in that context is stretched by the whole factor."""
+    rope_high_turns: PositiveFloat | None = None
+    """What turns more often stays as it was; 4 for llama3 and 32 for yarn if not given."""
+    rope_attention_factor: PositiveFloat | None = None
+    """yarn: factor of rotated queries and keys; 0.1 ln(rope_factor) + 1 if not given."""
     norm: Norm = "layernorm"
     """Normalisation before each part of a block."""
     norm_eps: PositiveFloat = 1e-5
@@ -48,10 +65,14 @@ class ModelConfig(Settings):
     """Non-linearity of the feed-forward part; swiglu adds a gate."""
     bias: bool = False
     """Whether linear layers and layer norms have biases."""
+    qkv_bias: bool | None = None
+    """Whether queries, keys and values have biases; as bias says if not given."""
     qk_norm: bool = True
     """Normalise queries and keys per head before attention."""
     window: PositiveInt | None = None
     """Tokens that attention looks back at, its own included; all of the context if not given."""
+    parallel_residual: bool = False
+    """Let both parts of a block read its input, instead of the second what the first made of it."""
     tie_embeddings: bool = False
     """Share one matrix between the embedding and the head."""
     residual_init: ResidualInit = "scaled"
@@ -64,7 +85,12 @@ class ModelConfig(Settings):
     @property
     def head_dim(self) -> int:
         """Width of one head."""
-        return self.embed_dim // self.n_heads
+        return self.head_width or self.embed_dim // self.n_heads
+
+    @property
+    def rotary_dim(self) -> int:
+        """Coordinates of a head that turn with the position."""
+        return int(self.head_dim * self.rotary_share)
 
     @property
     def kv_heads(self) -> int:
@@ -78,7 +104,7 @@ class ModelConfig(Settings):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if self.embed_dim % self.n_heads:
+        if self.head_width is None and self.embed_dim % self.n_heads:
             raise ConfigError(
                 f"embed_dim is {self.embed_dim}, which n_heads {self.n_heads} does not divide; "
                 f"write --embed_dim {-(-self.embed_dim // self.n_heads) * self.n_heads}"
@@ -88,10 +114,16 @@ class ModelConfig(Settings):
                 f"n_kv_heads is {self.kv_heads}, which does not divide n_heads {self.n_heads}; "
                 "choose one of its divisors"
             )
-        if self.positions == "rope" and self.head_dim % 2:
+        if self.positions == "rope" and (self.rotary_dim % 2 or not self.rotary_dim):
+            what = "a head is" if self.rotary_share == 1 else "the turning share of a head is"
             raise ConfigError(
-                f"a head is {self.head_dim} wide, but rotary positions need an even width; "
+                f"{what} {self.rotary_dim} wide, but rotary positions need an even width; "
                 "change --embed_dim or --n_heads, or write --positions learned"
+            )
+        if self.rope_scaling in ("llama3", "yarn") and self.rope_original_len is None:
+            raise ConfigError(
+                f"rope_scaling is '{self.rope_scaling}', which needs the context before the "
+                "stretch; write --rope_original_len"
             )
         if self.positions == "sinusoidal" and self.embed_dim % 2:
             raise ConfigError(

@@ -16,6 +16,7 @@ from gptlab.generation.draws import choose_tokens, report_tokens
 from gptlab.generation.rows import Row, Token
 from gptlab.generation.steps import Steps, prefill
 from gptlab.model import GPT, KVCache
+from gptlab.model.positions import rotary_frequencies
 
 
 class Batch:
@@ -159,8 +160,8 @@ def make_room(model: GPT, cache: KVCache, *, slot: int, row: Row) -> None:
     config = model.config
     half = max(1, config.seq_len // 2)
     if row.config.overflow == "truncate":
-        theta = config.rope_theta if config.positions == "rope" else None
-        cache.drop_oldest(slot, config.seq_len - half + 1, rope_theta=theta)
+        turns = rotary_frequencies(config) if config.positions == "rope" else None
+        cache.drop_oldest(slot, config.seq_len - half + 1, turns=turns)
         return
     cache.shorten(slot, 0)
     if context := row.ids[-half:-1]:

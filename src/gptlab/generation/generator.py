@@ -7,7 +7,7 @@ from typing import overload
 
 import torch
 
-from gptlab import checkpoint
+from gptlab import interop
 from gptlab.config import SamplingConfig
 from gptlab.errors import ConfigError
 from gptlab.generation.beam import beam_search
@@ -91,7 +91,7 @@ class Generator:
         Raises:
             CheckpointError: There is none, or it is damaged.
         """
-        return cls(*checkpoint.load(path, device=device), compile=compile)
+        return cls(*interop.load(path, device=device), compile=compile)
 
     @property
     def acceptance(self) -> Acceptance | None:

@@ -185,9 +185,11 @@ class Attention(nn.Module):
         self.head_dim = config.head_dim
         self.backend: str = config.attention
         self.dropout = config.dropout
-        self.widths = [config.embed_dim, *[config.kv_heads * config.head_dim] * 2]
-        self.qkv_proj = Linear(config.embed_dim, sum(self.widths), bias=config.bias)
-        self.o_proj = Linear(config.embed_dim, config.embed_dim, bias=config.bias)
+        heads = (config.n_heads, config.kv_heads, config.kv_heads)
+        self.widths = [number * config.head_dim for number in heads]
+        qkv_bias = config.bias if config.qkv_bias is None else config.qkv_bias
+        self.qkv_proj = Linear(config.embed_dim, sum(self.widths), bias=qkv_bias)
+        self.o_proj = Linear(self.widths[0], config.embed_dim, bias=config.bias)
         self.q_norm, self.k_norm = (
             HeadNorm(config.head_dim, eps=config.norm_eps) if config.qk_norm else nn.Identity()
             for _ in range(2)

@@ -49,7 +49,11 @@ class FeedForward(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm block: x + attention(norm(x)), then x + feed_forward(norm(x))."""
+    """Pre-norm block: x + attention(norm(x)), then x + feed_forward(norm(x)).
+
+    With parallel residuals both are of the same x (GPT-J; Wang and Komatsuzaki 2021,
+    https://github.com/kingoflolz/mesh-transformer-jax).
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -58,10 +62,13 @@ class Block(nn.Module):
         self.feed_forward_norm = make_norm(config)
         self.feed_forward = FeedForward(config)
         self.dropout = nn.Dropout(config.dropout)
+        self.is_parallel = config.parallel_residual
 
     def forward(self, x_BTD: Tensor, context: Context, cache: LayerCache | None = None) -> Tensor:
         """(B, T, D) to (B, T, D)."""
-        mixed_BTD = self.attention(self.attention_norm(x_BTD), context, cache)
-        x_BTD = x_BTD + self.dropout(mixed_BTD)
-        fed_BTD: Tensor = self.dropout(self.feed_forward(self.feed_forward_norm(x_BTD)))
-        return x_BTD + fed_BTD
+        mixed_BTD: Tensor = self.attention(self.attention_norm(x_BTD), context, cache)
+        between_BTD = x_BTD + self.dropout(mixed_BTD)
+        read_BTD = x_BTD if self.is_parallel else between_BTD
+        fed_BTD = self.dropout(self.feed_forward(self.feed_forward_norm(read_BTD)))
+        after_BTD: Tensor = between_BTD + fed_BTD
+        return after_BTD

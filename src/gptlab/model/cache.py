@@ -95,7 +95,7 @@ class KVCache:
         """Keep the first `length` tokens of a row."""
         self._all_lengths[self._first + row] = length
 
-    def drop_oldest(self, row: int, count: int, *, rope_theta: float | None) -> None:
+    def drop_oldest(self, row: int, count: int, *, turns: Tensor | None) -> None:
         """Drop the first `count` tokens of a row; the others stand that much earlier.
 
         What was computed of them stays, so that they go on to tell of those which are gone.
@@ -103,13 +103,13 @@ class KVCache:
         Args:
             row: The row.
             count: How many, less than it holds.
-            rope_theta: Base of rotary positions, by which keys are turned back; None without.
+            turns: Frequencies of rotary positions, by which keys are turned back; None without.
         """
         kept = slice(count, self.lengths[row])
         length = kept.stop - count
         turn = None
-        if rope_theta is not None:
-            cos, sin = rotary_table(count + 1, self._keys[0].shape[-1], theta=rope_theta)
+        if turns is not None:
+            cos, sin = rotary_table(count + 1, turns)
             turn = cos[-1:].to(self.device), -sin[-1:].to(self.device)
         for keys, values in zip(self._keys, self._values, strict=True):
             moved = keys[row, kept].clone()

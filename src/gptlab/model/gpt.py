@@ -18,7 +18,12 @@ from gptlab.model.blocks import Block, make_norm
 from gptlab.model.cache import KVCache, LayerCache
 from gptlab.model.init import initialise
 from gptlab.model.linear import Embedding, Linear
-from gptlab.model.positions import rotary_table, sinusoidal_table
+from gptlab.model.positions import (
+    rotary_frequencies,
+    rotary_scale,
+    rotary_table,
+    sinusoidal_table,
+)
 from gptlab.model.quantized import QuantizedMatrix
 
 
@@ -59,7 +64,8 @@ class GPT(nn.Module):
     def _position_tables(self) -> dict[str, Tensor]:
         config = self.config
         if config.positions == "rope":
-            cos, sin = rotary_table(config.seq_len, config.head_dim, theta=config.rope_theta)
+            turns, scale = rotary_frequencies(config), rotary_scale(config)
+            cos, sin = rotary_table(config.seq_len, turns, scale=scale)
             return {"rotary_cos": cos, "rotary_sin": sin}
         if config.positions == "sinusoidal":
             return {"sinusoidal": sinusoidal_table(config.seq_len, config.embed_dim)}
@@ -207,13 +213,15 @@ class GPT(nn.Module):
     def flops_per_token(self) -> int:
         """Floating-point operations to train on one token, forward and backward.
 
-        6 N + 12 L D T: N counts the weights of matrix products, the head included; attention is
-        counted unmasked, as in the PaLM paper (https://arxiv.org/abs/2204.02311, appendix B).
+        6 N + 12 L Q T: N counts the weights of matrix products, the head included, and Q is the
+        width of all heads together, most often that of the model; attention is counted unmasked,
+        as in the PaLM paper (https://arxiv.org/abs/2204.02311, appendix B).
         """
         config = self.config
         weights = sum(size for name, size in self._sizes().items() if "_proj.weight" in name)
         weights += config.vocab_size * config.embed_dim
-        return 6 * weights + 12 * config.num_layers * config.embed_dim * config.seq_len
+        heads = config.n_heads * config.head_dim
+        return 6 * weights + 12 * config.num_layers * heads * config.seq_len
 
     def _sizes(self) -> dict[str, int]:
         """How many values each parameter has, or had before it was quantized, by its name."""
