@@ -8,13 +8,15 @@ import json
 import os
 import platform
 import re
+import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -22,6 +24,7 @@ from typing import Any
 
 _SAMPLE_SECONDS = 0.02
 _SAMPLING_SHARE = 0.02
+_MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ def run_task(script: Path, task: dict[str, Any], *, cores: int) -> Run:
             raise RuntimeError(f"exit code {process.returncode} from the task {task}")
         output.seek(0)
         result = json.loads(output.read().splitlines()[-1])
-    largest = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    largest = usage.ru_maxrss * _MAXRSS_UNIT
     # Where there is no /proc, the largest process has to stand for all.
     return Run(result, seconds, max(samples) or largest, largest)
 
@@ -115,11 +118,40 @@ def _process_bytes(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+def restart_peak() -> int:
+    """Let `peak_resident` begin anew where the system can; the bytes resident now."""
+    with suppress(OSError):
+        # 5 stands for the peak, https://docs.kernel.org/filesystems/proc.html.
+        Path("/proc/self/clear_refs").write_text("5")
+    return _resident("VmRSS")
+
+
+def peak_resident() -> int:
+    """Most bytes that this process had in memory at once, mapped files among them."""
+    return _resident("VmHWM")
+
+
+def _resident(field: str) -> int:
+    status = Path("/proc/self/status")
+    if status.exists():
+        (kilobytes,) = re.findall(rf"^{field}:\s+(\d+)", status.read_text(), re.M)
+        return 1024 * int(kilobytes)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _MAXRSS_UNIT
+
+
 def summary(values: Iterable[float]) -> dict[str, float]:
     """Median, least and greatest."""
     values = list(values)
     figures = {"median": statistics.median(values), "min": min(values), "max": max(values)}
     return {name: round(value, 4) for name, value in figures.items()}
+
+
+def spread(figures: Mapping[str, float], form: str, scale: float = 1) -> str:
+    """Median, and least and greatest where there are several."""
+    median, least, greatest = (
+        format(scale * figures[name], form) for name in ("median", "min", "max")
+    )
+    return median if figures["min"] == figures["max"] else f"{median} ({least}–{greatest})"
 
 
 def machine(packages: Sequence[str], *, cores: int) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Models of other libraries, of the same shape as gptlab's."""
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,3 +17,12 @@ def gpt2_config(shape: Mapping[str, int], **settings: Any) -> Any:
         n_head=shape["n_heads"],
         **settings,
     )
+
+
+def hush_transformers() -> None:
+    """No bars and no warnings from transformers, which would stand between the figures."""
+    from transformers.utils import logging
+
+    warnings.simplefilter("ignore", FutureWarning)
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()

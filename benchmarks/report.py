@@ -13,7 +13,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from measure import Table, write_result
+from finetune_tables import finetune_tables, loading_tables
+from measure import Table, spread, write_result
 
 Result = dict[str, Any]
 HERE = Path(__file__).parent
@@ -405,14 +406,6 @@ def figure(value: Any) -> str:
     return f"{value:,.4g}" if isinstance(value, float) else str(value)
 
 
-def spread(figures: Mapping[str, float], form: str, scale: float = 1) -> str:
-    """Median, and least and greatest where there are several."""
-    median, least, greatest = (
-        format(scale * figures[name], form) for name in ("median", "min", "max")
-    )
-    return median if figures["min"] == figures["max"] else f"{median} ({least}–{greatest})"
-
-
 THROUGHPUT = Benchmark(
     "Speed of training", "benchmarks/train_throughput.py --nanogpt FOLDER", train_throughput_tables
 )
@@ -434,6 +427,8 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "memory": Benchmark(
         "Memory of training", "benchmarks/memory.py --nanogpt FOLDER", memory_tables
     ),
+    "finetune": Benchmark("Fine-tuning", "benchmarks/finetune.py", finetune_tables),
+    "loading": Benchmark("Loading a model", "benchmarks/loading.py", loading_tables),
     "startup": Benchmark("Start-up", "benchmarks/startup.py", startup_tables),
     "training_overhead": Benchmark(
         "What checkpoints, metrics and evaluations cost",
