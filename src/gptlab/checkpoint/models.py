@@ -17,7 +17,7 @@ from gptlab.checkpoint.files import (
 )
 from gptlab.checkpoint.find import find_checkpoint
 from gptlab.checkpoint.staging import publish, seal, staged, writing
-from gptlab.checkpoint.tensors import load_tensors, write_tensors
+from gptlab.checkpoint.tensors import TensorFile, taking, write_tensors
 from gptlab.config import ModelConfig, Quantization
 from gptlab.config.model import AttentionBackend
 from gptlab.errors import CheckpointError, ConfigError, TokenizerError
@@ -113,19 +113,21 @@ def load_model(
 
     Its numbers are of the type that they were saved in.
     """
-    header, tensors = read_header(folder), load_tensors(folder / WEIGHTS)
+    header = read_header(folder)
     quantization = header.get("quantization")
     try:
         config = ModelConfig(**{**header["model"], "attention": attention})
-        model = _empty(config)
+        model = without_memory(config)
         if quantization is not None:
             replace_matrices(model, Quantization.model_validate(quantization))
     except ConfigError as error:
         raise CheckpointError(f"{folder / CONFIG}: {error}") from None
-    norm = tensors.get("norm.weight")
-    if norm is not None and norm.is_floating_point():
-        model.to(norm.dtype)
-    return _filled(model, tensors, folder / WEIGHTS, device)
+    with TensorFile(folder / WEIGHTS) as file:
+        norm = file.tensors.get("norm.weight")
+        if norm is not None and norm.is_floating_point():
+            model.to(norm.dtype)
+        _require_fit(model, file.tensors, folder / WEIGHTS)
+        return fill(model, file.read, device=device)
 
 
 def load_state_dict(
@@ -136,7 +138,9 @@ def load_state_dict(
     Raises:
         CheckpointError: The file is no state dict, or does not fit `config`.
     """
-    return _filled(_empty(config), _read_state_dict(Path(path)), Path(path), device)
+    model, tensors = without_memory(config), _read_state_dict(Path(path))
+    _require_fit(model, tensors, Path(path))
+    return fill(model, taking(tensors), device=device)
 
 
 def implied_settings(path: str | Path, *, n_heads: int) -> dict[str, Any]:
@@ -189,15 +193,35 @@ def _read_state_dict(path: Path) -> dict[str, Tensor]:
     return state_dict
 
 
-def _empty(config: ModelConfig) -> GPT:
-    # Without memory, no weights are drawn only to be replaced.
+def without_memory(config: ModelConfig) -> GPT:
+    """A model whose tensors have shapes and no memory, for `fill` to give them theirs."""
+    # So that no weights are drawn only to be replaced.
     with torch.device("meta"):
         return GPT(config)
 
 
-def _filled(
-    model: GPT, tensors: Mapping[str, Tensor], source: Path, device: torch.device | str
-) -> GPT:
+def fill(model: GPT, read: Callable[[str], Tensor], *, device: torch.device | str) -> GPT:
+    """Give a model without memory its tensors, and put it into evaluation mode.
+
+    They are read one at a time and become the model's own, so that there is one copy of them.
+
+    Args:
+        model: From `without_memory`; its numbers are of the type that they shall have.
+        read: Gives the tensor of a name, of the right shape and shared with nothing.
+        device: Where the model goes.
+    """
+    tensors = {
+        name: read(name).to(device=device, dtype=like.dtype)
+        for name, like in model.state_dict().items()
+    }
+    model.load_state_dict(tensors, assign=True)
+    # What is stored nowhere is made anew.
+    model._apply(lambda x: torch.empty_like(x, device=device) if x.is_meta else x)
+    return model.eval()
+
+
+def _require_fit(model: GPT, tensors: Mapping[str, Tensor], source: Path) -> None:
+    """Refuse tensors that are not those of `model`, by name, shape and bits."""
     expected = model.state_dict()
     if _bits(tensors) != _bits(expected):
         raise CheckpointError(
@@ -215,9 +239,6 @@ def _filled(
                 f"{tuple(expected[name].shape)}; check "
                 f"{'group_size' if name.endswith('.scale') else flags}"
             )
-    model.to_empty(device=device)
-    model.load_state_dict(dict(tensors))
-    return model.eval()
 
 
 def _bits(tensors: Mapping[str, Tensor]) -> int | None:

@@ -1,18 +1,19 @@
 """Named tensors in files of the safetensors format (https://github.com/huggingface/safetensors).
 
-The files are written here and read by the format's own library. Its writer copies every tensor,
-which takes twice the memory and twice the time; here the bytes go from the tensor to the file, and
-other threads run meanwhile.
+The format's own library checks a file's header. It maps the file into memory to read it, and copies
+every tensor to write it; here the bytes go straight from the file to the tensor and back, so that
+there is one copy of them, and other threads run meanwhile. What was read no longer needs the file:
+it may be replaced, overwritten or deleted.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from pathlib import Path
-from types import MappingProxyType
+from types import MappingProxyType, TracebackType
+from typing import Any, Self
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from gptlab.checkpoint.staging import writing
@@ -32,6 +33,7 @@ _NAMES = MappingProxyType(
         torch.uint8: "U8",
     }
 )
+_TYPES = MappingProxyType({name: dtype for dtype, name in _NAMES.items()})
 
 
 def save_tensors(
@@ -82,9 +84,89 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: It is missing or damaged.
     """
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(
-            f"{path} is missing or damaged: {error}; use another checkpoint"
-        ) from None
+    with TensorFile(path) as file:
+        return {name: file.read(name) for name in file.tensors}
+
+
+def taking(tensors: MutableMapping[str, Tensor]) -> Callable[[str], Tensor]:
+    """What takes a tensor out of `tensors`, by its name, so that its memory has no other owner.
+
+    One whose memory is not all its own and in order, or was taken under another name, is copied.
+    """
+    taken: set[int] = set()
+
+    def take(name: str) -> Tensor:
+        tensor = tensors.pop(name)
+        storage = tensor.untyped_storage()
+        is_whole = storage.nbytes() == tensor.nbytes and tensor.is_contiguous()
+        is_free = storage.data_ptr() not in taken
+        taken.add(storage.data_ptr())
+        return tensor if is_whole and is_free else tensor.contiguous().clone()
+
+    return take
+
+
+class TensorFile:
+    """An open safetensors file, whose tensors are read one at a time into memory of their own.
+
+    Args:
+        path: The file.
+
+    Raises:
+        CheckpointError: It is missing or damaged, or has numbers of a type that is not known here.
+    """
+
+    tensors: Mapping[str, Tensor]
+    """What is in the file: type and shape of each tensor, without memory."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            with safe_open(path, framework="pt"):
+                self._stream = path.open("rb")
+        except (OSError, SafetensorError) as error:
+            raise self._damaged(error) from None
+        size = int.from_bytes(self._stream.read(8), "little")
+        header = json.loads(self._stream.read(size))
+        header.pop("__metadata__", None)
+        self._starts = {name: 8 + size + entry["data_offsets"][0] for name, entry in header.items()}
+        self.tensors = {name: self._like(name, entry) for name, entry in header.items()}
+
+    def read(self, name: str) -> Tensor:
+        """The tensor of that name, on the CPU.
+
+        Raises:
+            CheckpointError: The file ends before the tensor does.
+        """
+        like = self.tensors[name]
+        tensor = torch.empty(like.shape, dtype=like.dtype)
+        content = tensor.reshape(-1).view(torch.uint8).numpy().data
+        self._stream.seek(self._starts[name])
+        if self._stream.readinto(content) != len(content):
+            raise self._damaged(f"it ends within '{name}'")
+        return tensor
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stream.close()
+
+    def _like(self, name: str, entry: dict[str, Any]) -> Tensor:
+        dtype = _TYPES.get(entry["dtype"])
+        if dtype is None:
+            raise CheckpointError(
+                f"{self._path}: '{name}' has numbers of type {entry['dtype']}, which gptlab does "
+                f"not read; store it as one of {', '.join(_TYPES)}"
+            )
+        return torch.empty(entry["shape"], dtype=dtype, device="meta")
+
+    def _damaged(self, reason: object) -> CheckpointError:
+        return CheckpointError(
+            f"{self._path} is missing or damaged: {reason}; use another checkpoint"
+        )

@@ -1,5 +1,7 @@
 """Models of other tools, in and out."""
 
-from gptlab.interop.loading import load
+from gptlab.interop.huggingface import read_huggingface, write_huggingface
+from gptlab.interop.loading import find_model, load
+from gptlab.interop.nanogpt import read_nanogpt
 
-__all__ = ["load"]
+__all__ = ["find_model", "load", "read_huggingface", "read_nanogpt", "write_huggingface"]

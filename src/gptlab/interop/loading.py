@@ -6,8 +6,16 @@ import torch
 
 from gptlab import checkpoint
 from gptlab.config.model import AttentionBackend
+from gptlab.errors import CheckpointError, ConfigError, TokenizerError
+from gptlab.interop import hub
+from gptlab.interop.huggingface import is_huggingface, read_huggingface
+from gptlab.interop.nanogpt import nanogpt_tokenizer, read_nanogpt
 from gptlab.model import GPT
-from gptlab.tokenizer import Tokenizer
+from gptlab.tokenizer import Tokenizer, load_tokenizer
+from gptlab.tokenizer.load import Kind
+
+# Folders of the Llama family hold their tokenizer twice; the one that is run here comes first.
+_KINDS: tuple[Kind, ...] = ("default", "sentencepiece", "tiktoken")
 
 
 def load(
@@ -15,15 +23,76 @@ def load(
     *,
     device: torch.device | str = "cpu",
     attention: AttentionBackend = "auto",
+    tokenizer: Tokenizer | str | Path | None = None,
 ) -> tuple[GPT, Tokenizer]:
     """The model at `path`, in evaluation mode, and its tokenizer.
 
+    Its numbers are of the type that they were saved in. Its vocabulary may be larger than the
+    tokenizer's.
+
     Args:
-        path: A run, whose newest checkpoint is meant, or a checkpoint's folder.
+        path: A run, whose newest checkpoint is meant, a checkpoint's folder, a folder of Hugging
+            Face's transformers, a `.pt` file of nanoGPT, or a name on Hugging Face's hub.
         device: Where the model goes.
         attention: The backend of this machine, not of that which trained the model.
+        tokenizer: Instead of the model's own; one, or where it is, as `load_tokenizer` takes it.
 
     Raises:
-        CheckpointError: There is none, it is damaged, or it has no tokenizer.
+        CheckpointError: There is no model, it is damaged, is of no kind that is known here, or has
+            no tokenizer.
+        ConfigError: The tokenizer has more ids than the model.
+        TokenizerError: There is no tokenizer where `tokenizer` says.
     """
-    return checkpoint.load(path, device=device, attention=attention)
+    if isinstance(tokenizer, str | Path):
+        tokenizer = load_tokenizer(tokenizer)
+    found = find_model(path)
+    if found.is_file():
+        model = read_nanogpt(found, device=device, attention=attention)
+        tokenizer = tokenizer or nanogpt_tokenizer(model, found)
+    elif is_huggingface(found):
+        model = read_huggingface(found, device=device, attention=attention)
+        tokenizer = tokenizer or tokenizer_in(found)
+    else:
+        checkpoint.verify(found)
+        model = checkpoint.load_model(found, device=device, attention=attention)
+        tokenizer = tokenizer or tokenizer_in(found)
+    if tokenizer.vocab_size > model.config.vocab_size:
+        raise ConfigError(
+            f"the tokenizer of {path} has {tokenizer.vocab_size} tokens, but the model knows "
+            f"{model.config.vocab_size}; give the tokenizer that it was trained with"
+        )
+    return model, tokenizer
+
+
+def find_model(path: str | Path) -> Path:
+    """Where the model lies that `path` means: a checkpoint, a folder of transformers, or a file.
+
+    A model that is named as on Hugging Face's hub, and nowhere here, is downloaded.
+
+    Raises:
+        CheckpointError: There is none, or it can't be downloaded.
+    """
+    place = Path(path)
+    if place.is_file() or is_huggingface(place):
+        return place
+    try:
+        return checkpoint.find_checkpoint(place)
+    except CheckpointError:
+        if not hub.is_name(str(path)):
+            raise
+    return hub.download(str(path))
+
+
+def tokenizer_in(folder: Path) -> Tokenizer:
+    """The tokenizer in a model's folder; of several, the one that gptlab itself runs.
+
+    Raises:
+        CheckpointError: There is none that can be read.
+    """
+    problems: list[TokenizerError] = []
+    for kind in _KINDS:
+        try:
+            return load_tokenizer(folder, kind=kind)
+        except TokenizerError as error:
+            problems.append(error)
+    raise CheckpointError(f"{folder} has no usable tokenizer: {problems[0]}; or name another one")
