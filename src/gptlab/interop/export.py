@@ -21,9 +21,17 @@ from gptlab.config import ModelConfig
 from gptlab.errors import CheckpointError, ConfigError
 from gptlab.interop.gguf_architecture import architecture_of
 from gptlab.interop.gguf_file import Type, read_gguf, rounded, write_gguf
+from gptlab.interop.huggingface import WEIGHTS, read_huggingface, write_huggingface
 from gptlab.interop.manifest import is_exported, write_manifest
 from gptlab.interop.onnx_graph import read_onnx, write_onnx
+from gptlab.interop.own_family import NAME as OWN_FAMILY
 from gptlab.interop.parity import Logits, Parity, require_parity
+from gptlab.interop.transformers_check import (
+    NAME,
+    check_tokenizer,
+    is_installed,
+    read_by_transformers,
+)
 from gptlab.model import GPT
 from gptlab.tokenizer import Tokenizer
 
@@ -176,6 +184,34 @@ def _with_reasons() -> Iterator[None]:
         raise OSError(errno.ENOSPC, "No space left on device") from error
 
 
+def _hf(task: _Task, folder: Path) -> _Written:
+    config = task.model.config
+    weights = {name: tensor.to(task.dtype) for name, tensor in _weights(task.model).items()}
+    family = write_huggingface(folder, _model_of(config, weights), task.tokenizer)
+    readers: dict[str, Callable[[], Logits]] = {
+        "gptlab's reader": lambda: read_huggingface(folder).float()
+    }
+    notes: tuple[str, ...] = ()
+    if family.name == OWN_FAMILY:
+        notes = (
+            "transformers has no such models of its own: it needs trust_remote_code=True, and "
+            "gptlab installed",
+        )
+    if is_installed():
+        readers[NAME] = lambda: read_by_transformers(folder)
+        problem = check_tokenizer(folder, task.tokenizer)
+        notes += () if problem is None else (problem,)
+    else:
+        notes += (f"not tried with {NAME}, which is not installed",)
+    return _Written(
+        weights=WEIGHTS,
+        reference=_evaluated(config, weights),
+        readers=readers,
+        architecture=family.architecture,
+        notes=notes,
+    )
+
+
 def _gguf(task: _Task, folder: Path) -> _Written:
     type: Type = "Q8_0" if task.bits else _GGUF_TYPES[task.dtype]
     path = folder / "model.gguf"
@@ -197,7 +233,7 @@ def _gguf(task: _Task, folder: Path) -> _Written:
 
 def _onnx(task: _Task, folder: Path) -> _Written:
     path = folder / "model.onnx"
-    model = _evaluated(task.model.config, task.model.state_dict())
+    model = _evaluated(task.model.config, _weights(task.model))
     write_onnx(path, model)
     task.tokenizer.save(folder)
     model.use_attention("auto")
@@ -229,17 +265,20 @@ def _own(tensor: Tensor) -> Tensor:
 
 
 def _evaluated(config: ModelConfig, weights: Mapping[str, Tensor]) -> GPT:
-    """A model for the CPU, in float32, that shares the memory of `weights` where it can."""
+    """A model that computes in float32 on the CPU."""
+    return _model_of(config, {name: tensor.cpu().float() for name, tensor in weights.items()})
+
+
+def _model_of(config: ModelConfig, weights: Mapping[str, Tensor]) -> GPT:
+    """The model of these weights, whose memory it shares, in evaluation mode."""
     with torch.device("meta"):
         model = GPT(config.replace(attention="auto"))
-    model.load_state_dict(
-        {name: tensor.detach().cpu().float() for name, tensor in weights.items()}, assign=True
-    )
+    model.load_state_dict(dict(weights), assign=True)
     # Tables of positions, which no file holds, are made where the weights are.
     model._apply(lambda tensor: tensor)
     return model.eval()
 
 
 _WRITERS: Mapping[Format, Callable[[_Task, Path], _Written]] = MappingProxyType(
-    {"gguf": _gguf, "onnx": _onnx, "pth": _pth}
+    {"hf": _hf, "gguf": _gguf, "onnx": _onnx, "pth": _pth}
 )

@@ -163,14 +163,14 @@ def their(name: str) -> str:
 
 def interleaved(rows: Tensor, *, heads: int) -> Tensor:
     """The rows of queries or keys, (H K, ...), with the two of a rotary pair beside each other."""
-    halves = rows.unflatten(0, (heads, 2, -1))
-    return halves.transpose(1, 2).flatten(0, 2)
+    halves = rows.reshape(heads, 2, -1, *rows.shape[1:])
+    return halves.transpose(1, 2).reshape(rows.shape)
 
 
 def halved(rows: Tensor, *, heads: int) -> Tensor:
     """What `interleaved` was made of."""
-    pairs = rows.unflatten(0, (heads, -1, 2))
-    return pairs.transpose(1, 2).flatten(0, 2)
+    pairs = rows.reshape(heads, -1, 2, *rows.shape[1:])
+    return pairs.transpose(1, 2).reshape(rows.shape)
 
 
 def read_gguf(path: Path) -> GPT:
@@ -241,9 +241,9 @@ def rounded(model: GPT, type: Type) -> Mapping[str, Tensor]:
 def _rounded(tensor: Tensor, type: Type) -> Tensor:
     if type == "Q8_0":
         # 32 neighbours share a scale, by which the largest is 127.
-        groups = tensor.unflatten(-1, (-1, _BLOCK_OF_8_BITS))
+        groups = tensor.reshape(-1, _BLOCK_OF_8_BITS)
         scale = groups.abs().amax(dim=-1, keepdim=True) / 127
         integers = (groups * torch.where(scale == 0, 0.0, 1 / scale)).round()
-        return (integers * scale.half().float()).flatten(-2)
+        return (integers * scale.half().float()).reshape(tensor.shape)
     dtype = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}[type]
     return tensor.to(dtype).float()

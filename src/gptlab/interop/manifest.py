@@ -4,12 +4,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-import gptlab
 from gptlab.config import ModelConfig
 from gptlab.errors import ConfigError, ExportError
 
 MANIFEST = "export.json"
 _MADE_BY = "gptlab"
+_VERSION = 1
 
 
 def write_manifest(folder: Path, *, format: str, config: ModelConfig) -> None:
@@ -20,7 +20,7 @@ def write_manifest(folder: Path, *, format: str, config: ModelConfig) -> None:
     """
     content = {
         "made_by": _MADE_BY,
-        "version": gptlab.__version__,
+        "version": _VERSION,
         "format": format,
         "model": config.model_dump(),
     }
