@@ -25,6 +25,10 @@ class CheckpointError(GptlabError):
     """A checkpoint is missing, damaged, or does not fit what is asked of it."""
 
 
+class ExportError(CheckpointError):
+    """A model can't be written in a format of others, or is not the same there."""
+
+
 class BackendError(GptlabError):
     """A named attention backend, device or precision can't serve here."""
 

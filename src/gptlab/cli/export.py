@@ -1,33 +1,26 @@
-"""gptlab-export: a trained model as a smaller one, and what that costs."""
+"""gptlab-export: a trained model as a smaller one, or in the formats of others."""
 
-import copy
-from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import PositiveInt, model_validator
 
-from gptlab.cli.compare import find_model
-from gptlab.cli.eval_output import TEXT_OF_RUN, Row, table
+from gptlab.cli.eval_output import table
 from gptlab.cli.flags import CommandLine
 from gptlab.cli.main import run
 from gptlab.config.settings import Source
-from gptlab.errors import ConfigError, DataError
+from gptlab.errors import ConfigError
 
-if TYPE_CHECKING:
-    from gptlab.data import TokenDataset
-    from gptlab.evaluation import Subject, TokenScores
-    from gptlab.model import GPT
-
-_BITS = MappingProxyType({"int8": 8, "int4": 4})
+_OF_GPTLAB = ("group_size", "data")
 
 
 class ExportCommand(CommandLine):
-    """Write a trained model into a folder in fewer bits, and say what is lost by it.
+    """Write a trained model in fewer bits, or for transformers, llama.cpp, ONNX Runtime, PyTorch.
 
-    MODEL is a run, its newest checkpoint then, or a checkpoint folder. What is written is a
-    checkpoint too: gptlab-generate and gptlab-eval take it, but training does not go on from it.
+    MODEL is a run, its newest checkpoint then, a checkpoint's folder, or another model that gptlab
+    reads. In the format gptlab it becomes a checkpoint too, which gptlab-generate and gptlab-eval
+    take, and told is what is lost. In other formats it is read back before it gets its name, and
+    told is how far the logits are from the model's own.
     """
 
     positional: ClassVar[str | None] = "model"
@@ -35,22 +28,24 @@ class ExportCommand(CommandLine):
     model: tuple[Source, ...] = ()
     """The run, by name or by folder, or a checkpoint; RUN/best is a run's best."""
     output: Source | None = None
-    """Folder to write; a checkpoint that is there is replaced."""
+    """Folder to write; a model that was exported there is replaced."""
+    format: Literal["gptlab", "hf", "gguf", "onnx", "pth"] = "gptlab"
+    """For gptlab itself, transformers (hf), llama.cpp (gguf), ONNX Runtime, or a state dict."""
     quantize: Literal["int8", "int4"] | None = None
-    """Bits of a weight in the matrices: 8 or 4."""
+    """Bits of a weight in the matrices: 8 or 4; gguf has 8 alone, and the others neither."""
     group_size: PositiveInt | None = None
-    """Weights that share a scale; a row with int8 and about 32 with int4 if not given."""
+    """gptlab: weights that share a scale; a row with int8 and about 32 with int4 if not given."""
     precision: Literal["bf16", "fp16", "fp32"] | None = None
     """Type of all numbers that are not quantized; as they are if not given."""
     data: tuple[Source, ...] = ()
-    """Texts, folders of texts, prepared datasets to measure the loss on; the run's evaluation text
-    if not given."""
+    """gptlab: texts, folders of texts, prepared datasets to measure the loss on; the run's
+    evaluation text if not given."""
     field: Source = "text"
     """The key or the column that holds the text, where a file has rows."""
     batch_size: PositiveInt = 10
     """Windows to read at once."""
     device: str = "auto"
-    """cpu, cuda, ...; 'auto' takes a GPU where there is one."""
+    """Where the loss is measured: cpu, cuda, ...; 'auto' takes a GPU where there is one."""
     runs_dir: str = "runs"
     """Where to look for a run that is given by name, and to keep encoded texts."""
 
@@ -60,6 +55,9 @@ class ExportCommand(CommandLine):
             raise ConfigError(
                 "--group_size is for quantized weights; write --quantize int8 or int4 with it"
             )
+        for name in _OF_GPTLAB:
+            if self.format != "gptlab" and getattr(self, name):
+                raise ConfigError(f"--{name} is for --format gptlab; leave it out")
         return self
 
 
@@ -76,102 +74,17 @@ def _export(command: ExportCommand) -> None:
         )
     if command.output is None:
         raise ConfigError("there is no folder to write; name one with --output")
-    if command.quantize is None and command.precision is None:
-        raise ConfigError("nothing would change; write --quantize int8, or --precision bf16")
-    # Here, so that --help and a bad flag are answered without torch.
-    from gptlab.checkpoint import read_header, save
-    from gptlab.evaluation import open_subject, score_tokens
-
-    source = find_model(command.model[0], Path(command.runs_dir))
-    # In float32, so that nothing is rounded but what is written.
-    subject = open_subject(source, device=command.device, precision="fp32")
     output = Path(command.output)
-    _check(subject, output)
-    datasets, problem = _text(command, subject)
-    smaller = replace(subject, folder=output, model=_smaller(subject, command))
-    scores = [
-        score_tokens(one, datasets, batch_size=command.batch_size)
-        for one in (subject, smaller)
-        if datasets
-    ]
-    step = read_header(subject.folder)["step"]
-    save(output, smaller.model, subject.tokenizer, step=step)
-    text = " ".join(command.data) or TEXT_OF_RUN
-    losses = _loss_rows(text, *scores) if scores else [("loss", f"not measured: {problem}")]
-    print(table([*_size_rows(subject, smaller), *losses]))
+    # Here, so that --help and a bad flag are answered without torch.
+    if command.format == "gptlab":
+        from gptlab.cli.export_smaller import export_smaller
 
-
-def _check(subject: "Subject", output: Path) -> None:
-    """Refuse what can't be exported, and where it can't be written, before any work."""
-    from gptlab.checkpoint.files import require_replaceable
-
-    if quantization := subject.model.quantization:
-        raise ConfigError(
-            f"{subject.folder} has {quantization.bits} bits a weight already; export the one it "
-            "was made from"
-        )
-    if output.resolve() == subject.folder.resolve():
-        raise ConfigError(f"--output {output} is the model itself; choose another folder")
-    require_replaceable(output)
-
-
-def _text(
-    command: ExportCommand, subject: "Subject"
-) -> "tuple[tuple[TokenDataset, ...], str | None]":
-    """What to measure the loss on; none of it, and why, where the run's own text is gone."""
-    from gptlab.evaluation import held_out_text
-
-    try:
-        text = held_out_text(subject, command.data, runs_dir=command.runs_dir, field=command.field)
-    except (ConfigError, DataError) as error:
-        if command.data:
-            raise
-        return (), f"{error}; or name a text with --data"
-    return text, None
-
-
-def _smaller(subject: "Subject", command: ExportCommand) -> "GPT":
-    """The model that is to be written."""
-    from gptlab.model.quantize import quantize
-
-    if command.quantize is None:
-        small = copy.deepcopy(subject.model)
+        rows = export_smaller(command, output)
     else:
-        bits = _BITS[command.quantize]
-        small = quantize(subject.model, bits=bits, group_size=command.group_size)
-    if command.precision is None:
-        return small
-    return small.to(replace(subject.arithmetic, precision=command.precision).dtype)
+        from gptlab.cli.export_formats import export_format
 
-
-def _size_rows(subject: "Subject", smaller: "Subject") -> list[Row]:
-    """Where it is, how large, and how far its weights are from those of `subject`."""
-    from gptlab.checkpoint.files import WEIGHTS
-    from gptlab.evaluation.weight_error import weight_error
-
-    before, after = ((one.folder / WEIGHTS).stat().st_size for one in (subject, smaller))
-    error = weight_error(smaller.model, of=subject.model)
-    return [
-        ("model", str(subject.folder)),
-        ("written to", str(smaller.folder)),
-        ("weights", f"{_size(before)} -> {_size(after)}, {after / before:.1%}"),
-        ("weight error", f"{error.root_mean_square:.3%} (root mean square)"),
-        ("largest error", f"{error.largest:.3%} of the largest weight of {error.where}"),
-    ]
-
-
-def _loss_rows(text: str, before: "TokenScores", after: "TokenScores") -> list[Row]:
-    """What the smaller weights do to the predictions."""
-    rows = [("text", f"{text}, {before.tokens:,} tokens")]
-    for name in ("loss", "perplexity"):
-        old, new = getattr(before, name), getattr(after, name)
-        change = f", {(new - old) / old:+.3%}" if old else ""
-        rows.append((name, f"{old:.6g} -> {new:.6g}{change}"))
-    return rows
-
-
-def _size(size: int) -> str:
-    return f"{size / 1e6:,.1f} MB" if size >= 1e6 else f"{size / 1e3:,.1f} kB"
+        rows = export_format(command, output, format=command.format)
+    print(table(rows))
 
 
 if __name__ == "__main__":

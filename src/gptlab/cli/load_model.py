@@ -27,9 +27,10 @@ class ModelChoice(CommandLine):
     """A run by name or folder, a checkpoint folder, or a bare .pth state dict; the newest run if
     not given."""
     tokenizer_path: str | None = None
-    """A tokenizer to use instead of the checkpoint's; needed with a state dict."""
+    """A tokenizer to use instead of the model's; needed with a state dict, unless gptlab-export
+    wrote it."""
     vocab_size: PositiveInt | None = None
-    """Needed with a state dict, else checked against the checkpoint; so are the next ones."""
+    """Needed with such a state dict, else checked against the model; so are the next ones."""
     embed_dim: PositiveInt | None = None
     """Width of the model."""
     n_heads: PositiveInt | None = None
@@ -65,10 +66,8 @@ def load_model(choice: ModelChoice) -> "tuple[GPT, Tokenizer]":
     path = _path(choice)
     given = None if choice.tokenizer_path is None else load_tokenizer(choice.tokenizer_path)
     if path.is_file():
-        if given is None:
-            raise ConfigError(f"{path} is a bare state dict; name its --tokenizer_path")
         model = checkpoint.load_state_dict(path, _config_of_state_dict(choice, path), device=device)
-        tokenizer = given
+        tokenizer = given or _tokenizer_beside(path)
     else:
         print(f"model: {checkpoint.find_checkpoint(path)}", file=sys.stderr)
         model, saved = checkpoint.load(path, device=device)
@@ -107,7 +106,14 @@ def newest_run(runs: Path) -> Path:
 
 def _config_of_state_dict(choice: ModelChoice, path: Path) -> ModelConfig:
     from gptlab.checkpoint import implied_settings
+    from gptlab.interop.manifest import exported_settings
 
+    exported = exported_settings(path.parent, format="pth")
+    if exported is not None:
+        _check(choice, exported, path)
+        return exported
+    if choice.tokenizer_path is None:
+        raise ConfigError(f"{path} is a bare state dict; name its --tokenizer_path")
     missing = [name for name in _NEEDED if getattr(choice, name) is None]
     if missing:
         raise ConfigError(
@@ -117,6 +123,13 @@ def _config_of_state_dict(choice: ModelChoice, path: Path) -> ModelConfig:
     given = {name: getattr(choice, name) for name in _CHECKED}
     stated = {name: value for name, value in given.items() if value is not None}
     return ModelConfig(**{**implied_settings(path, n_heads=given["n_heads"]), **stated})
+
+
+def _tokenizer_beside(path: Path) -> "Tokenizer":
+    """The tokenizer in the folder that gptlab-export wrote."""
+    from gptlab.interop.loading import tokenizer_in
+
+    return tokenizer_in(path.parent)
 
 
 def _check(choice: ModelChoice, config: ModelConfig, path: Path) -> None:

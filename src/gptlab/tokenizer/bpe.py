@@ -71,6 +71,11 @@ class BPETokenizer:
         return tokenizer
 
     @property
+    def definition(self) -> Definition:
+        """What it is, apart from the code that runs it; for those who write it in other formats."""
+        return self._definition
+
+    @property
     def merges(self) -> list[tuple[bytes, bytes]]:
         """The two parts of each merge, in order; in gptlab's own, number i has the id 256 + i."""
         return self._definition.merges_in_bytes()

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Literal, NamedTuple, Self
 
 import numpy as np
 import regex
@@ -19,6 +19,18 @@ from gptlab.tokenizer.special import allowed_names
 
 SENTENCEPIECE_FILE = "tokenizer.model"
 SPACE_MARK = "\u2581"
+# Compatibility characters, of which every usual normalisation makes others.
+_NORMALISED = "\ufb01\u2460\uff21"
+
+
+class Piece(NamedTuple):
+    """A piece of a model, as its file has it."""
+
+    text: str
+    """With U+2581 for a space."""
+    score: float
+    """Logarithm of its probability, or minus the number of its merge."""
+    kind: Literal["normal", "unknown", "control", "byte", "unused"]
 
 
 class SentencePieceTokenizer:
@@ -76,6 +88,33 @@ class SentencePieceTokenizer:
     def special_tokens(self) -> dict[str, int]:
         """The id of each control piece, and of the one for what the model does not cover."""
         return dict(self._special_ids)
+
+    def pieces(self) -> list[Piece]:
+        """Every piece, by id."""
+        processor = self._processor
+        return [
+            Piece(str(processor.id_to_piece(i)), float(processor.get_score(i)), _kind(processor, i))
+            for i in range(self.vocab_size)
+        ]
+
+    @property
+    def adds_space(self) -> bool:
+        """Whether the model puts a space before every text."""
+        return self._shown("a").startswith(SPACE_MARK)
+
+    @property
+    def merges_spaces(self) -> bool:
+        """Whether several spaces count as one."""
+        return SPACE_MARK * 2 not in self._shown("a  a")
+
+    @property
+    def normalises(self) -> bool:
+        """Whether the model replaces characters by others."""
+        return self._shown(_NORMALISED).lstrip(SPACE_MARK) != _NORMALISED
+
+    def _shown(self, text: str) -> str:
+        """`text` as the model sees it."""
+        return str(self._processor.normalize(text))
 
     @property
     def divisible(self) -> bool:
@@ -198,6 +237,18 @@ def _mark_ids(processor: sentencepiece.SentencePieceProcessor) -> NDArray[np.int
     spaces = "".join(processor.encode("   ", out_type=str))
     usable = all(map(processor.is_byte, ids)) and spaces == 3 * SPACE_MARK
     return np.array(ids if usable else [], dtype=np.int32)
+
+
+def _kind(
+    processor: sentencepiece.SentencePieceProcessor, piece_id: int
+) -> Literal["normal", "unknown", "control", "byte", "unused"]:
+    if processor.is_unknown(piece_id):
+        return "unknown"
+    if processor.is_control(piece_id):
+        return "control"
+    if processor.is_unused(piece_id):
+        return "unused"
+    return "byte" if processor.is_byte(piece_id) else "normal"
 
 
 def _split_special(text: str, special_ids: Mapping[str, int]) -> Iterator[str | int]:

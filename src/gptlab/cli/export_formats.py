@@ -1,0 +1,50 @@
+"""gptlab-export --format hf, gguf, onnx or pth: a model for the tools of others."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gptlab.cli.compare import find_model
+from gptlab.cli.eval_output import Row
+from gptlab.cli.export_smaller import size_in_words
+from gptlab.errors import ConfigError
+from gptlab.interop import load
+from gptlab.interop.export import Exported, Format, export, require_free
+
+if TYPE_CHECKING:
+    from gptlab.cli.export import ExportCommand
+
+_BITS = {"int8": 8, "int4": 4, None: None}
+
+
+def export_format(command: "ExportCommand", output: Path, *, format: Format) -> list[Row]:
+    """Write the folder; what it is, and how near it is to the model."""
+    source = find_model(command.model[0], Path(command.runs_dir))
+    if output.resolve() == source.resolve():
+        raise ConfigError(f"--output {output} is the model itself; choose another folder")
+    require_free(output)
+    exported = export(
+        *load(source),
+        output,
+        format=format,
+        precision=command.precision,
+        bits=_BITS[command.quantize],
+    )
+    return [("model", str(source)), *_rows(exported)]
+
+
+def _rows(exported: Exported) -> list[Row]:
+    name = f", architecture {exported.architecture}" if exported.architecture else ""
+    size = size_in_words(exported.weights.stat().st_size)
+    return [
+        ("written to", str(exported.folder)),
+        ("weights", f"{exported.weights.name}, {size}{name}"),
+        *(
+            (
+                "largest difference",
+                f"{parity.largest_difference:.2g} of logits up to {parity.largest_logit:.3g}, "
+                f"read by {parity.reader}; allowed are {parity.bound:.2g}",
+            )
+            for parity in exported.parities
+        ),
+        *(("note", note) for note in exported.notes),
+    ]
