@@ -164,6 +164,12 @@ class Definition:
         vocab = {**self.vocab, **{token.content: token.id for token in added}}
         return replace(self, vocab=vocab, added_tokens=tuple(added))
 
+    def with_lower_case(self) -> "Definition":
+        """The same, but for text that is made lower case after all other normalisation."""
+        if self.normalizers[-1:] == ("Lowercase",):
+            return self
+        return replace(self, normalizers=(*self.normalizers, "Lowercase"))
+
     def fingerprint(self) -> str:
         """SHA-256 hex digest of all that decides the ids of a text."""
         content = {
