@@ -86,6 +86,13 @@ class BPETokenizer:
         return self._vocab_size
 
     @property
+    def gaps(self) -> tuple[int, ...]:
+        """Ids below `vocab_size` that stand for nothing; there are none in gptlab's own."""
+        if len(self._token_bytes) == self._vocab_size:
+            return ()
+        return tuple(i for i in range(self._vocab_size) if i not in self._token_bytes)
+
+    @property
     def special_tokens(self) -> dict[str, int]:
         """The id of each special token, lowest first."""
         return dict(self._special_tokens)
