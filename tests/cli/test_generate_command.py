@@ -92,7 +92,7 @@ def test_a_context_beyond_seq_len_is_said(trained, command):
         (["--embed_dim", 32], "--embed_dim 16"),
         (["--num_layers", 2], "--num_layers 1"),
         (["--vocab_size", 300], "--vocab_size 270"),
-        (["--tokenizer_path", "other"], "264"),
+        (["--tokenizer_path", "other"], "tokenizer other has 272 tokens, but the model knows 270"),
         (["--tokenizer_path", "missing"], "missing"),
         (["--temperature", -1], "temperature"),
         (["--top_p", 1.5], "top_p"),
@@ -104,12 +104,23 @@ def test_a_context_beyond_seq_len_is_said(trained, command):
 def test_a_mistake_is_one_line_and_exit_code_2(trained, command, argv, named):
     model, _ = gptlab.load(trained)
     torch.save(model.state_dict(), "model.pth")
-    gptlab.train_bpe(["text.txt"], vocab_size=264).save("other")
+    gptlab.train_bpe(["text.txt"], vocab_size=272).save("other")
     code, out, err = command(main, "--prompt", "The", *argv)
     assert code == 2
     assert err.splitlines()[-1].startswith("gptlab-generate: ")
     assert named in err
     assert "Traceback" not in err + out
+
+
+def test_a_tokenizer_with_fewer_ids_than_the_model(trained, command):
+    smaller = gptlab.train_bpe(["text.txt"], vocab_size=264)
+    smaller.save("other")
+    argv = ["--prompt", "The", "--length", 20, "--temperature", 0, "--tokenizer_path", "other"]
+    code, out, _ = command(main, *argv)
+    generator = gptlab.Generator(gptlab.load(trained)[0], smaller)
+    greedy = gptlab.SamplingConfig(temperature=0, max_new_tokens=20)
+    expected = generator.generate("The", greedy)
+    assert (code, out) == (0, f"The{expected}\n")
 
 
 def test_a_damaged_checkpoint_is_named(trained, command):

@@ -461,6 +461,7 @@ def test_a_token_without_text_fails_its_request_alone():
     model = lively().model
 
     class Narrow:
+        vocab_size = TOKENIZER.vocab_size
         bos_id = eos_id = None
         encode = staticmethod(TOKENIZER.encode)
 

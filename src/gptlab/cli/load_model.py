@@ -73,10 +73,11 @@ def load_model(choice: ModelChoice) -> "tuple[GPT, Tokenizer]":
         model, saved = checkpoint.load(path, device=device)
         tokenizer = given or saved
         _check(choice, model.config, path)
-    if tokenizer.vocab_size != model.config.vocab_size:
+    # One with fewer is that of a model with rows to spare, whose ids are never drawn.
+    if tokenizer.vocab_size > model.config.vocab_size:
         raise ConfigError(
-            f"tokenizer {choice.tokenizer_path} has {tokenizer.vocab_size} tokens, but the model "
-            f"knows {model.config.vocab_size}; give the tokenizer it was trained with"
+            f"tokenizer {choice.tokenizer_path or path} has {tokenizer.vocab_size} tokens, but the "
+            f"model knows {model.config.vocab_size}; give the tokenizer it was trained with"
         )
     return model, tokenizer
 

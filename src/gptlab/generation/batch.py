@@ -85,7 +85,7 @@ class Batch:
             whole = len(places) == len(self.rows)
             logits_BV = self._logits_BV if whole else self._logits_BV[places]
             ids = choose_tokens(rows, logits_BV)
-            reports = report_tokens(logits_BV, ids, rows[0].config.top_logprobs)
+            reports = report_tokens(rows[0], logits_BV, ids)
             for place, row, token in zip(places, rows, reports, strict=True):
                 if row.error is None and _is_shown(row, token):
                     drawn.append((row, token))

@@ -41,6 +41,7 @@ def beam_search(
     max_new_tokens: int,
     eos_id: int | None,
     length_penalty: float = 1.0,
+    unknown_V: Tensor | None = None,
 ) -> list[Beam]:
     """The best continuations of a prompt, best first; `beams` of them, unless there are fewer.
 
@@ -59,6 +60,7 @@ def beam_search(
         max_new_tokens: Tokens of a continuation at most.
         eos_id: The id that ends one; None lets all have `max_new_tokens`.
         length_penalty: Above 0 favours longer ones, below 0 shorter ones.
+        unknown_V: (V,) bool, ids that are never part of one; None excludes none.
 
     Raises:
         ConfigError: A number is out of range, or prompt and new tokens exceed the model's seq_len.
@@ -68,7 +70,7 @@ def beam_search(
     was_training = model.training
     model.eval()
     try:
-        return _search(model, prompt, beams, max_new_tokens, eos_id, length_penalty)
+        return _search(model, prompt, beams, max_new_tokens, eos_id, length_penalty, unknown_V)
     finally:
         model.train(was_training)
 
@@ -80,6 +82,7 @@ def _search(
     max_new_tokens: int,
     eos_id: int | None,
     length_penalty: float,
+    unknown_V: Tensor | None,
 ) -> list[Beam]:
     cache = Steps(model).take_cache(1, len(prompt) + max_new_tokens)
     live, ended = [Beam((), 0.0, 0.0)], list[Beam]()
@@ -87,8 +90,11 @@ def _search(
     for length in range(1, max_new_tokens + 1):
         tokens = torch.tensor(column, device=cache.device)
         logits_BV = model.logits(model.hidden_states(tokens, cache=cache)[:, -1])
+        logprobs_BV = logits_BV.double().log_softmax(dim=-1)
+        if unknown_V is not None:
+            logprobs_BV = logprobs_BV.masked_fill(unknown_V.to(logits_BV.device), -math.inf)
         # A beam has one end, so of twice as many candidates at least `beams` can go on.
-        candidates = _candidates(logits_BV, live, 2 * beams, scale=length**length_penalty)
+        candidates = _candidates(logprobs_BV, live, 2 * beams, scale=length**length_penalty)
         ended += [beam for _, beam in candidates[:beams] if beam.ids[-1] == eos_id]
         ended = _best(ended, beams)
         going_on = [pair for pair in candidates if pair[1].ids[-1] != eos_id][:beams]
@@ -101,11 +107,11 @@ def _search(
 
 
 def _candidates(
-    logits_BV: Tensor, live: Sequence[Beam], count: int, *, scale: float
+    logprobs_BV: Tensor, live: Sequence[Beam], count: int, *, scale: float
 ) -> list[tuple[int, Beam]]:
     """The `count` likeliest beams of one more token, best first, each with its parent's row."""
     sums_B = torch.tensor([beam.log_probability for beam in live], dtype=torch.float64)
-    totals_BV = logits_BV.double().log_softmax(dim=-1) + sums_B.to(logits_BV.device).unsqueeze(1)
+    totals_BV = logprobs_BV + sums_B.to(logprobs_BV.device).unsqueeze(1)
     values, places = totals_BV.flatten().topk(min(count, totals_BV.numel()))
     found = []
     for total, place in zip(values.tolist(), places.tolist(), strict=True):
@@ -113,7 +119,7 @@ def _candidates(
             raise GenerationError(
                 "the model's logits are NaN; load a sound checkpoint, or compute in float32"
             )
-        row, token = divmod(place, logits_BV.shape[-1])
+        row, token = divmod(place, logprobs_BV.shape[-1])
         if total > -math.inf:
             found.append((row, Beam((*live[row].ids, token), total, total / scale)))
     return found

@@ -164,6 +164,7 @@ def _drawn(logits_1V: Tensor, row: Row, guessed: Sequence[int]) -> Proposal | No
         contexts=[[*row.ids, *guessed]],
         new=[row.new + len(guessed)],
         banned=row.banned,
+        unknown_V=row.unknown_V,
     )
     if row.config.temperature == 0:
         token = int(greedy(processed_1V))

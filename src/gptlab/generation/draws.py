@@ -4,7 +4,7 @@ Letters: B rows, V vocabulary.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -47,6 +47,7 @@ def _choose_allowed(rows: Sequence[Row], logits_BV: Tensor, uniforms: Sequence[f
             new=[row.new for row in rows],
             banned=rows[0].banned,
             allowed_BV=allowed_BV,
+            unknown_V=rows[0].unknown_V,
         ).tolist()
     except GptlabError as error:
         if len(rows) == 1:
@@ -59,16 +60,30 @@ def _choose_allowed(rows: Sequence[Row], logits_BV: Tensor, uniforms: Sequence[f
     ]
 
 
-def report_tokens(logits_BV: Tensor, ids: Sequence[int], top: int | None) -> list[Token]:
-    """Tokens that were drawn, with the log-probabilities of `top` of the likeliest if not None."""
-    if top is None:
+def report_tokens(row: Row, logits_BV: Tensor, ids: Sequence[int]) -> list[Token]:
+    """Tokens that were drawn, with the log-probabilities that `row` and those like it ask for.
+
+    Those are of the model, which may give something to ids that the tokenizer does not have; these
+    are not among the likeliest.
+    """
+    if row.config.top_logprobs is None:
         return [Token(token) for token in ids]
     logprobs_BV = logits_BV.log_softmax(dim=-1)
-    likeliest = logprobs_BV.topk(min(top, logits_BV.shape[1]), dim=-1)
+    known_BV = logprobs_BV
+    if row.unknown_V is not None:
+        known_BV = logprobs_BV.masked_fill(row.unknown_V.to(logprobs_BV.device), -math.inf)
+    likeliest = known_BV.topk(min(row.config.top_logprobs, logits_BV.shape[1]), dim=-1)
     ids_B1 = torch.tensor(ids, device=logits_BV.device).clamp(min=0).unsqueeze(1)
     own = logprobs_BV.gather(1, ids_B1).squeeze(1).tolist()
     pairs = zip(likeliest.indices.tolist(), likeliest.values.tolist(), strict=True)
     return [
-        Token(token, logprob, tuple(zip(*pair, strict=True)))
+        Token(token, logprob, tuple(_known(row, zip(*pair, strict=True))))
         for token, logprob, pair in zip(ids, own, pairs, strict=True)
     ]
+
+
+def _known(row: Row, likeliest: Iterable[tuple[int, float]]) -> Iterable[tuple[int, float]]:
+    """What is left where more tokens were asked for than the tokenizer has."""
+    if row.unknown_V is None:
+        return likeliest
+    return (pair for pair in likeliest if pair[1] > -math.inf)

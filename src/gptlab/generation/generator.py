@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import overload
 
 import torch
+from torch import Tensor
 
 from gptlab import interop
 from gptlab.config import SamplingConfig
@@ -18,6 +20,7 @@ from gptlab.generation.rows import Ending, Row, Token
 from gptlab.generation.speculative import Acceptance, Speculator
 from gptlab.generation.stream import TextStream
 from gptlab.generation.texts import RowText, make_rows
+from gptlab.generation.vocabulary import unknown_ids
 from gptlab.model import GPT
 from gptlab.tokenizer import Tokenizer
 
@@ -49,6 +52,8 @@ class Found:
 
 class Generator:
     """Continues texts with a model, which it puts in evaluation mode, and its tokenizer.
+
+    Ids of the model that the tokenizer does not have are never drawn.
 
     Args:
         model: What to generate with.
@@ -121,7 +126,7 @@ class Generator:
         """What follows each prompt, token by token, with what `config.top_logprobs` asks for."""
         texts = [""] * len(prompts)
         tokens: list[list[Token]] = [[] for _ in prompts]
-        rows = self._rows([self.encode_prompt(prompt) for prompt in prompts], config)
+        rows = self.make_rows([self.encode_prompt(prompt) for prompt in prompts], config)
         for index, token, piece in self._pieces(rows):
             texts[index] += piece
             if token is not None:
@@ -133,7 +138,7 @@ class Generator:
 
     def stream(self, prompt: str, config: SamplingConfig = _DEFAULT) -> Iterator[str]:
         """The text that follows `prompt`, in pieces as they are made, of whole characters."""
-        rows = self._rows([self.encode_prompt(prompt)], config)
+        rows = self.make_rows([self.encode_prompt(prompt)], config)
         for _, _, piece in self._pieces(rows):
             if piece:
                 yield piece
@@ -148,7 +153,7 @@ class Generator:
         """
         if config.stop:
             raise ConfigError("stop texts need text; use generate, or leave them out")
-        rows = self._rows(prompts, config)
+        rows = self.make_rows(prompts, config)
         for _ in self._continue(rows):
             pass
         return [row.new_ids for row in rows]
@@ -170,6 +175,7 @@ class Generator:
             max_new_tokens=max_new_tokens,
             eos_id=eos_id,
             length_penalty=length_penalty,
+            unknown_V=self._unknown_V,
         )
         texts = []
         for beam in found:
@@ -193,6 +199,18 @@ class Generator:
             raise ConfigError("the prompt is empty; give it some text")
         return [start]
 
+    def make_rows(self, prompts: Sequence[Sequence[int]], config: SamplingConfig) -> list[Row]:
+        """What `texts.make_rows` makes of prompts of ids for this model and tokenizer."""
+        vocab_size, unknown_V = self.model.config.vocab_size, self._unknown_V
+        return make_rows(
+            self.tokenizer, prompts, config, vocab_size=vocab_size, unknown_V=unknown_V
+        )
+
+    @cached_property
+    def _unknown_V(self) -> Tensor | None:
+        vocab_size, device = self.model.config.vocab_size, self.model.device
+        return unknown_ids(self.tokenizer, vocab_size, device=device)
+
     def _continue(self, rows: Sequence[Row]) -> Iterator[tuple[Row, Token]]:
         if self._speculator is not None:
             return self._speculator.continue_rows(rows)
@@ -207,7 +225,3 @@ class Generator:
             yield numbers[id(row)], token, texts[id(row)].push(token)
         for number, row in enumerate(rows):
             yield number, None, texts[id(row)].finish()
-
-    def _rows(self, prompts: Sequence[Sequence[int]], config: SamplingConfig) -> list[Row]:
-        vocab_size = self.model.config.vocab_size
-        return make_rows(self.tokenizer, prompts, config, vocab_size=vocab_size)

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
+from torch import Tensor
+
 from gptlab.config import SamplingConfig
 from gptlab.generation.constraints import Constraint
 
@@ -46,6 +48,8 @@ class Row:
         eos_id: The token that ends it, unless `config.ignore_eos`.
         banned: Sequences of ids that are not to be completed.
         constraint: What decides which tokens may come.
+        unknown_V: (V,) bool, the model's ids that the tokenizer does not have, which never come;
+            None if it has all.
     """
 
     def __init__(
@@ -57,12 +61,14 @@ class Row:
         eos_id: int | None = None,
         banned: Sequence[Sequence[int]] = (),
         constraint: Constraint | None = None,
+        unknown_V: Tensor | None = None,
     ) -> None:
         self.ids = list(prompt)
         self.config = config
         self.eos_id = None if config.ignore_eos else eos_id
         self.banned = banned
         self.constraint = constraint
+        self.unknown_V = unknown_V
         self.ending: Ending | None = None
         """Why it has ended; whoever reads its tokens may set it."""
         self.error: Exception | None = None
@@ -88,7 +94,8 @@ class Row:
 
     def is_drawn_like(self, other: "Row") -> bool:
         """Whether both are drawn by the same settings; their ends and seeds may differ."""
-        return self._drawing == other._drawing and self.banned == other.banned
+        alike = self._drawing == other._drawing and self.banned == other.banned
+        return alike and self.unknown_V is other.unknown_V
 
     def uniform(self) -> float:
         """The next number in [0, 1) of its randomness: one for a draw, whoever else is drawn."""

@@ -53,6 +53,7 @@ def choose(
     new: Sequence[int],
     banned: Sequence[Sequence[int]] = (),
     allowed_BV: Tensor | None = None,
+    unknown_V: Tensor | None = None,
 ) -> Tensor:
     """The next id of each row, (B,) int64 on the CPU; reading them is all that waits for a device.
 
@@ -64,13 +65,20 @@ def choose(
         new: How many ids at the end of each context were generated.
         banned: Sequences of ids that are not to be completed.
         allowed_BV: (B, V) bool, which ids may come; None allows all.
+        unknown_V: (V,) bool, which ids never come, in any row; None excludes none.
 
     Raises:
         GenerationError: A row's logits are not finite, or nothing is left to draw.
         ConfigError: A biased or banned id is outside the vocabulary.
     """
     processed_BV = process(
-        logits_BV.float(), config, contexts=contexts, new=new, banned=banned, allowed_BV=allowed_BV
+        logits_BV.float(),
+        config,
+        contexts=contexts,
+        new=new,
+        banned=banned,
+        allowed_BV=allowed_BV,
+        unknown_V=unknown_V,
     )
     if config.temperature == 0:
         return checked(greedy(processed_BV), logits_BV=logits_BV, processed_BV=processed_BV)
@@ -90,6 +98,7 @@ def process(
     new: Sequence[int],
     banned: Sequence[Sequence[int]] = (),
     allowed_BV: Tensor | None = None,
+    unknown_V: Tensor | None = None,
 ) -> Tensor:
     """Logits (B, V) after penalties, biases, bans and what is allowed; arguments as of `choose`.
 
@@ -109,6 +118,8 @@ def process(
     logits_BV = ban(logit_bias(logits_BV, config.logit_bias), contexts, banned)
     if allowed_BV is not None:
         logits_BV = logits_BV.masked_fill(~allowed_BV.to(logits_BV.device), -math.inf)
+    if unknown_V is not None:
+        logits_BV = logits_BV.masked_fill(unknown_V.to(logits_BV.device), -math.inf)
     return logits_BV
 
 

@@ -18,7 +18,6 @@ from gptlab.generation.batch import Batch, check_row
 from gptlab.generation.generator import Generator
 from gptlab.generation.queue import RequestQueue
 from gptlab.generation.requests import Request, State, Task
-from gptlab.generation.texts import make_rows
 
 _DEFAULT = SamplingConfig()
 
@@ -131,14 +130,13 @@ class Scheduler:
             ConfigError: The prompt can't be read, the text would overflow and may not, or there
                 can't be what `config` holds it to.
         """
-        model, tokenizer = self._generator.model, self._generator.tokenizer
         ids = self._generator.encode_prompt(prompt)
-        (row,) = make_rows(tokenizer, [ids], config, vocab_size=model.config.vocab_size)
-        check_row(model, row)
+        (row,) = self._generator.make_rows([ids], config)
+        check_row(self._generator.model, row)
         request = Request(prompt, config, prompt_tokens=len(ids))
         with self._changed:
             self._check_open()
-            self._waiting.put(Task(request, row, tokenizer))
+            self._waiting.put(Task(request, row, self._generator.tokenizer))
             self._changed.notify_all()
         return request
 

@@ -175,7 +175,7 @@ class Speculator:
             (token,) = choose_tokens([row], logits_1V)
         if row.error is not None:
             raise row.error
-        return report_tokens(logits_1V, [token], row.config.top_logprobs)[0]
+        return report_tokens(row, logits_1V, [token])[0]
 
 
 def _judged(row: Row, logits_1V: Tensor, token: int, drawn_V: Tensor) -> int:
@@ -198,6 +198,7 @@ def _judged(row: Row, logits_1V: Tensor, token: int, drawn_V: Tensor) -> int:
         new=[row.new],
         banned=row.banned,
         allowed_BV=None if mask_V is None else mask_V.unsqueeze(0),
+        unknown_V=row.unknown_V,
     )
     wanted_V = probabilities(processed_1V, row.config)[0]
     token = accept_or_redraw(token, drawn_V.to(wanted_V.device), wanted_V, row)

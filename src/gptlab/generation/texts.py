@@ -3,6 +3,8 @@
 from collections import Counter
 from collections.abc import Sequence
 
+from torch import Tensor
+
 from gptlab.config import SamplingConfig
 from gptlab.generation.constraints import make_constraint
 from gptlab.generation.rows import Row, Token
@@ -16,8 +18,16 @@ def make_rows(
     config: SamplingConfig,
     *,
     vocab_size: int,
+    unknown_V: Tensor | None = None,
 ) -> list[Row]:
     """A row a prompt, whose seed depends on the prompt's earlier copies and nothing else.
+
+    Args:
+        tokenizer: Whose ids they are.
+        prompts: Ids, which may be none of those that are unknown.
+        config: How tokens are drawn, and how many.
+        vocab_size: Number of the model's logits.
+        unknown_V: What `vocabulary.unknown_ids` says of both.
 
     Raises:
         GptlabError: There can't be what `config` holds the texts to.
@@ -36,6 +46,7 @@ def make_rows(
                 eos_id=tokenizer.eos_id,
                 banned=banned,
                 constraint=make_constraint(config, tokenizer, prompt=prompt, vocab_size=vocab_size),
+                unknown_V=unknown_V,
             )
         )
     return rows

@@ -1,13 +1,31 @@
-"""The bytes of every token, as constraints look at them. V is the number of the model's logits."""
+"""What of the model's ids are tokens, and their bytes. V is the number of the model's logits."""
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 
 import torch
+from torch import Tensor
 
 from gptlab.errors import TokenizerError
 from gptlab.tokenizer import Tokenizer
 from gptlab.tokenizer.inspection.picture import bytes_of
+
+
+def unknown_ids(
+    tokenizer: Tokenizer, vocab_size: int, *, device: torch.device | str = "cpu"
+) -> Tensor | None:
+    """The model's ids that the tokenizer does not have, (V,) bool; None if it has all.
+
+    Many pretrained models have more rows than their tokenizer has ids, so that their number is a
+    multiple of 128 or the like, and tokenizers of others may have gaps.
+    """
+    gaps = [token for token in getattr(tokenizer, "gaps", ()) if token < vocab_size]
+    if tokenizer.vocab_size >= vocab_size and not gaps:
+        return None
+    unknown_V = torch.zeros(vocab_size, dtype=torch.bool)
+    unknown_V[tokenizer.vocab_size :] = True
+    unknown_V[gaps] = True
+    return unknown_V.to(device)
 
 
 class Vocabulary:

@@ -91,6 +91,13 @@ class BPETokenizer:
         return self._vocab_size
 
     @property
+    def gaps(self) -> tuple[int, ...]:
+        """Ids below `vocab_size` that stand for nothing; there are none in gptlab's own."""
+        if len(self._token_bytes) == self._vocab_size:
+            return ()
+        return tuple(i for i in range(self._vocab_size) if i not in self._token_bytes)
+
+    @property
     def special_tokens(self) -> dict[str, int]:
         """The id of each special token, lowest first."""
         return dict(self._special_tokens)
@@ -233,6 +240,15 @@ class BPETokenizer:
             TokenizerError: A name is empty, a token already, or given twice.
         """
         return self.from_definition(self._definition.with_special_tokens(names, in_text=in_text))
+
+    def with_lower_case(self) -> Self:
+        """The same tokenizer for text in lower case: it makes it so before anything is encoded.
+
+        Special tokens keep their names and are looked for as they are written. What is saved says
+        so itself, to Hugging Face's libraries too. A tokenizer that does so already is returned
+        alike.
+        """
+        return self.from_definition(self._definition.with_lower_case())
 
     def with_lower_case(self) -> Self:
         """The same tokenizer for text in lower case: it makes it so before anything is encoded.

@@ -58,6 +58,15 @@ class TiktokenTokenizer:
         return self._encoding.n_vocab
 
     @property
+    def gaps(self) -> tuple[int, ...]:
+        """Ids below `vocab_size` that stand for nothing."""
+        ranks, special = self._encoding._mergeable_ranks, self._encoding._special_tokens
+        if len(ranks) + len(special) == self.vocab_size:
+            return ()
+        known = {*ranks.values(), *special.values()}
+        return tuple(i for i in range(self.vocab_size) if i not in known)
+
+    @property
     def pad_id(self) -> None:
         """None: tiktoken has no padding token."""
 
