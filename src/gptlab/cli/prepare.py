@@ -16,6 +16,7 @@ from gptlab.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from gptlab.data import TokenDataset
     from gptlab.data.preparation import PrepareResult
+    from gptlab.data.preparation.finish import Report
 
 _RANDOM_WINDOWS = (
     "windows held out at random share text with those for training, so that the evaluation loss is "
@@ -142,6 +143,9 @@ def _summary(result: "PrepareResult", *, seconds: float) -> str:
     kept = report.read_documents - sum(report.left_out.values())
     lines = [f"{result.path}: {kept:,} of {report.read_documents:,} documents"]
     for part, tokens in report.tokens.items():
+        if part in report.conversations:
+            lines.append(_packed(part, report))
+            continue
         windows = report.windows[part]
         cut = "" if windows is None else f"{windows:,} windows in "
         lines.append(
@@ -159,6 +163,18 @@ def _summary(result: "PrepareResult", *, seconds: float) -> str:
         lines.append(f"  {rate}: {_size(report.read_bytes / seconds)}/s")
     lines.append(f"now: gptlab-train --train_data {result.path}")
     return "\n".join(lines)
+
+
+def _packed(part: str, report: "Report") -> str:
+    """What became of the conversations of a part."""
+    packing = report.conversations[part]
+    tokens, count = report.tokens[part], report.documents[part]
+    line = (
+        f"  {part:5}  {count:,} conversations, {tokens:,} tokens, {packing.targets:,} of them the "
+        f"assistant's ({packing.targets / max(tokens, 1):.0%}), in {packing.windows:,} windows, "
+        f"{packing.filled:.1%} full"
+    )
+    return line + (f"; {packing.num_cut:,} cut, being longer" if packing.num_cut else "")
 
 
 def _size(count: float) -> str:

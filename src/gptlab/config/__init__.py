@@ -1,5 +1,6 @@
 """Every setting of gptlab, as frozen models that never import torch."""
 
+from gptlab.config.chat import ChatConfig
 from gptlab.config.fine_tuning import FineTuneConfig, LoRA
 from gptlab.config.learning import LossConfig, OptimizerConfig
 from gptlab.config.model import ModelConfig
@@ -12,6 +13,7 @@ from gptlab.config.training import DatasetConfig, TrainConfig
 
 __all__ = [
     "PRESETS",
+    "ChatConfig",
     "DatasetConfig",
     "FilterConfig",
     "FineTuneConfig",

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, model_validator
 
+from gptlab.config.chat import MESSAGES, ChatConfig
 from gptlab.config.settings import Seed, Settings
 from gptlab.errors import ConfigError
 
@@ -22,12 +23,19 @@ def _split_at_commas(value: Any) -> Any:
 
 
 KeywordMode = Literal["any", "all", "import"]
-WindowMode = Literal["stream", "chunk", "segment"]
+WindowMode = Literal["stream", "chunk", "segment", "conversations"]
 ShortWindows = Literal["drop", "keep", "pad"]
 
-_ONLY_IN_MODE: Mapping[str, WindowMode] = MappingProxyType(
-    {"seq_len": "chunk", "short": "chunk", "segment_len": "segment", "stride": "segment"}
+_ONLY_IN_MODE: Mapping[str, tuple[WindowMode, ...]] = MappingProxyType(
+    {
+        "seq_len": ("chunk", "conversations"),
+        "short": ("chunk",),
+        "segment_len": ("segment",),
+        "stride": ("segment",),
+    }
 )
+# What conversations are made of, where nobody says otherwise.
+CHAT_DEFAULTS: Mapping[str, Any] = MappingProxyType({"field": MESSAGES, "mode": "conversations"})
 
 
 class FilterConfig(Settings):
@@ -71,9 +79,10 @@ class WindowConfig(Settings):
     """How training windows are cut from the tokens."""
 
     mode: WindowMode = "stream"
-    """stream: end to end, chunk: each document by itself, segment: overlapping."""
+    """stream: end to end, chunk: each document by itself, segment: overlapping, conversations:
+    whole ones packed, as chat_template has them."""
     seq_len: PositiveInt = 128
-    """Tokens of a window in mode chunk."""
+    """Tokens of a window in modes chunk and conversations."""
     short: ShortWindows = "drop"
     """What becomes of a document's short last window in mode chunk."""
     segment_len: PositiveInt = 256
@@ -84,10 +93,12 @@ class WindowConfig(Settings):
     @property
     def length(self) -> int | None:
         """Tokens of a window; None where the training run decides."""
-        return {"stream": None, "chunk": self.seq_len, "segment": self.segment_len}[self.mode]
+        if self.mode == "stream":
+            return None
+        return self.segment_len if self.mode == "segment" else self.seq_len
 
 
-class PrepareConfig(FilterConfig, WindowConfig):
+class PrepareConfig(FilterConfig, ChatConfig, WindowConfig):
     """A preparation, whole: sources to a dataset of tokens."""
 
     sources: tuple[Name, ...] = ()
@@ -97,7 +108,8 @@ class PrepareConfig(FilterConfig, WindowConfig):
     tokenizer: Name | None = None
     """A tokenizer's folder, name or .model file."""
     field: Name = "text"
-    """The key or the column that holds the text, where a file has rows."""
+    """The key or the column that holds the text, where a file has rows; messages for those of
+    conversations."""
     errors: Literal["strict", "replace"] = "strict"
     """What is not UTF-8: strict leaves the document out, replace reads it as U+FFFD."""
     include: tuple[Name, ...] = ()
@@ -129,13 +141,26 @@ class PrepareConfig(FilterConfig, WindowConfig):
     quiet: bool = False
     """Print errors and warnings only."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, data: Any) -> Any:
+        is_chat = isinstance(data, dict) and data.get("chat_template") is not None
+        return {**CHAT_DEFAULTS, **data} if is_chat else data
+
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        for name, mode in _ONLY_IN_MODE.items():
-            if self.mode != mode and getattr(self, name) != type(self).model_fields[name].default:
+        for name, modes in _ONLY_IN_MODE.items():
+            default = type(self).model_fields[name].default
+            if self.mode not in modes and getattr(self, name) != default:
                 raise ConfigError(
-                    f"{name} is for mode '{mode}', but mode is '{self.mode}'; change one of them"
+                    f"{name} is for mode '{modes[0]}', but mode is '{self.mode}'; change one of "
+                    "them"
                 )
+        if (self.mode == "conversations") != (self.chat_template is not None):
+            raise ConfigError(
+                f"mode is '{self.mode}', but mode 'conversations' and --chat_template go together; "
+                "leave --mode out"
+            )
         if self.stride > self.segment_len:
             raise ConfigError(
                 f"stride is {self.stride}, but segment_len is {self.segment_len}, so that tokens "

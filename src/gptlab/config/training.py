@@ -16,6 +16,7 @@ from pydantic import (
 )
 from pydantic.functional_validators import ModelWrapValidatorHandler
 
+from gptlab.config.chat import MESSAGES, ChatConfig
 from gptlab.config.fine_tuning import FineTuneConfig
 from gptlab.config.learning import LossConfig, OptimizerConfig
 from gptlab.config.model import ModelConfig, Share
@@ -68,13 +69,16 @@ class DatasetConfig(Settings):
     """Draw the windows of an epoch in random order, anew each epoch."""
     seed: Seed = 0
     """Seed of initial weights, order of data, and dropout."""
-    document_mask: bool = False
-    """Let a token see its own document alone, where a window holds parts of several."""
-    reset_positions: bool = False
-    """Count positions from the start of each document in a window."""
+    document_mask: bool | None = None
+    """Let a token see its own document alone, where a window holds parts of several; so it is
+    among conversations if not given."""
+    reset_positions: bool | None = None
+    """Count positions from the start of each document in a window; likewise."""
 
 
-class TrainConfig(OptimizerConfig, LossConfig, DatasetConfig, FineTuneConfig, ModelConfig):
+class TrainConfig(
+    OptimizerConfig, LossConfig, DatasetConfig, FineTuneConfig, ChatConfig, ModelConfig
+):
     """A training run, whole. Flat, so that a flag, a line of TOML and a field have one name.
 
     Without `train_data` the run is on the shipped stories, with evaluations close enough for
@@ -87,7 +91,8 @@ class TrainConfig(OptimizerConfig, LossConfig, DatasetConfig, FineTuneConfig, Mo
     eval_data: Source = TOY_EVAL
     """One of these for evaluation; 'auto' takes what is held out of train_data."""
     field: Source = "text"
-    """The key or the column that holds the text, where a file has rows."""
+    """The key or the column that holds the text, where a file has rows; messages for those of
+    conversations."""
     errors: Literal["strict", "replace"] = "strict"
     """What is not UTF-8: strict refuses the file, replace reads it as U+FFFD."""
     dev_size: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
@@ -170,6 +175,8 @@ class TrainConfig(OptimizerConfig, LossConfig, DatasetConfig, FineTuneConfig, Mo
         implied |= implied_by(data)
         if data.get("init_from") is not None:
             implied["tokenizer"] = AUTO
+        if data.get("chat_template") is not None:
+            implied["field"] = MESSAGES
         config = handler({**implied, **data})
         # Only what the caller gave counts as given: resuming compares that with the saved run.
         config.model_fields_set.difference_update(implied.keys() - data.keys())

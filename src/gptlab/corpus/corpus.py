@@ -12,7 +12,7 @@ from typing import get_args
 from gptlab.corpus.compression import NotTextError, compression, opened_as_stored
 from gptlab.corpus.documents import Document, Source, Unreadable, stored_size
 from gptlab.corpus.find import find_texts
-from gptlab.corpus.formats import TextErrors, format_of
+from gptlab.corpus.formats import TextErrors, format_of, has_json_lines
 from gptlab.corpus.paths import Paths
 from gptlab.corpus.patterns import EVERYTHING, Pattern, file_pattern, folder_and_pattern, is_pattern
 from gptlab.corpus.split import DRAWS, draw, drawn_border, text_border, text_size
@@ -37,6 +37,8 @@ class Corpus:
     errors: TextErrors = "strict"
     part: range | None = None
     """Of a single text its bytes, decompressed; where a file has rows the draws of documents."""
+    conversations: bool = False
+    """Whether its documents are conversations, as `conversations.to_text` writes them."""
 
     @property
     def root(self) -> Path:
@@ -131,6 +133,8 @@ class Corpus:
     def fingerprint(self) -> str:
         """Digest of the files' content and of how it is read, whatever the files are called."""
         digest = hashlib.sha256(repr((self.field, self.errors, self.part)).encode())
+        if self.conversations:
+            digest.update(b"conversations\n")
         is_drawn = self.part is not None and self.has_rows
         for file in self.files:
             digest.update(f"{format_of(file)}{compression(file)}\n".encode())
@@ -198,7 +202,8 @@ class Corpus:
 
     def _source(self, index: int) -> Source:
         file = self.files[index]
-        return Source(index, file, self._place(file), self.field, self.errors)
+        place = self._place(file)
+        return Source(index, file, place, self.field, self.errors, self.conversations)
 
     def _place(self, file: Path) -> str:
         """The path within the folder that was named, or the name of a file that was."""
@@ -228,6 +233,7 @@ def open_corpus(
     include: str | Sequence[str] = (),
     gitignore: bool = False,
     check: bool = True,
+    conversations: bool = False,
 ) -> Corpus:
     """The corpus of a file, of a folder, searched recursively, or of several of them.
 
@@ -253,6 +259,8 @@ def open_corpus(
         gitignore: Of folders, leave out what the .gitignore files in them name.
         check: Read the files of folders, and leave out those that are no text. Otherwise they are
             only listed, and `Corpus.read` tells which of them are no text.
+        conversations: Read conversations, as `gptlab.corpus.conversations` describes them, from the
+            files of JSON lines; others in folders are left out.
 
     Raises:
         ConfigError: `errors` is something else.
@@ -276,7 +284,26 @@ def open_corpus(
     roots = tuple(dict.fromkeys(root for root, _ in searches))
     files = Paths(chain.from_iterable(texts for texts, _ in found))
     skipped = sum(count for _, count in found)
-    return Corpus(roots, files, skipped, field=field, errors=errors)
+    if conversations:
+        found_files, files = files, _with_json_lines(files, roots)
+        skipped += len(found_files) - len(files)
+    return Corpus(roots, files, skipped, field=field, errors=errors, conversations=conversations)
+
+
+def _with_json_lines(files: Paths, roots: Sequence[Path]) -> Paths:
+    """Those of `files` that may hold conversations.
+
+    Raises:
+        DataError: A file that was named itself is not among them, or there are none.
+    """
+    kept = Paths(file for file in files if has_json_lines(file))
+    other = next((root for root in roots if root.is_file() and not has_json_lines(root)), None)
+    if other is not None or not kept:
+        raise DataError(
+            f"{other or roots[0]} holds no conversations, which are lines of JSON; give a .jsonl "
+            "file, or leave --chat_template out"
+        )
+    return kept
 
 
 def _root_and_pattern(path: Path) -> tuple[Path, Pattern]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gptlab.corpus.compression import NotTextError, compression, empty
+from gptlab.corpus.conversations import CONVERSATIONS
 from gptlab.corpus.formats import TextErrors, format_of, row_format, text_pieces
 from gptlab.corpus.rows import RowFormat, text_of
 from gptlab.corpus.split import draw
@@ -67,6 +68,8 @@ class Source:
     """Its path within the folder that was named, or its name."""
     field: str
     errors: TextErrors
+    conversations: bool = False
+    """Whether its rows are conversations."""
 
     def text(self, part: range | None = None) -> Document | Unreadable:
         """The single document of a plain text, or of a range of its decompressed bytes."""
@@ -119,7 +122,7 @@ class Source:
         self, *, first: int = 0, draws: range | None = None
     ) -> Iterator[Document | Unreadable]:
         """The documents from the row `first` on, or those of them whose draw is among `draws`."""
-        form = row_format(self.file)
+        form = CONVERSATIONS if self.conversations else row_format(self.file)
         if form is not None:
             yield from self.rows(form, first=first, draws=draws)
         elif first == 0 and (draws is None or draw(self.place) in draws):

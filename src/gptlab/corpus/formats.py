@@ -28,6 +28,11 @@ def format_of(file: Path) -> str:
     return suffix if suffix in _ROW_FORMATS else ""
 
 
+def has_json_lines(file: Path) -> bool:
+    """Whether a file has an object on each line, as its name says."""
+    return row_format(file) is JSON_LINES
+
+
 def row_format(file: Path) -> RowFormat | None:
     """How the rows of a file are read; None for plain text."""
     return _ROW_FORMATS.get(format_of(file))

@@ -51,11 +51,11 @@ def _json_rows(file: Path, field: str, first: int) -> Iterator[Row]:  # noqa: AR
                 yield Row(number, line, stored.tell())
 
 
-def _json_value(line: bytes, place: str, field: str, errors: str) -> object:
-    """The field of a line's object.
+def json_object(line: bytes, place: str, errors: str) -> dict[str, Any]:
+    """A line's object.
 
     Raises:
-        NotTextError: The line is no JSON object, lacks the field or, if strict, is not UTF-8.
+        NotTextError: The line is no JSON object or, if strict, not UTF-8.
     """
     try:
         row = json.loads(decoded(line, place, errors))
@@ -68,6 +68,16 @@ def _json_value(line: bytes, place: str, field: str, errors: str) -> object:
             f'{place} is no JSON object; write each as {{"text": "..."}} on one line',
             reason="broken line",
         )
+    return row
+
+
+def _json_value(line: bytes, place: str, field: str, errors: str) -> object:
+    """The field of a line's object.
+
+    Raises:
+        NotTextError: The line is no JSON object, lacks the field or, if strict, is not UTF-8.
+    """
+    row = json_object(line, place, errors)
     if field not in row:
         raise no_field(place, field, list(row))
     return row[field]

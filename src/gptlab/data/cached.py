@@ -6,6 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from gptlab.corpus import Corpus
+from gptlab.data.conversations import Chat, write_conversations
 from gptlab.data.shard_files import VERSION
 from gptlab.data.shard_writer import DatasetWriter
 from gptlab.data.shards import TokenDataset
@@ -21,12 +22,13 @@ def prepare_cached(
     cache: Path,
     dropout: float = 0.0,
     seed: int = 0,
+    chat: Chat | None = None,
     progress: bool = False,
 ) -> TokenDataset:
     """The dataset of `corpus` under `tokenizer`, from `cache` if it is there already.
 
-    The place in the cache is named by the content of both and by the dropout with which the
-    tokenizer encodes, so a change of any of them makes a new one.
+    The place in the cache is named by the content of both, by the dropout with which the tokenizer
+    encodes, and by the form of conversations, so a change of any of them makes a new one.
 
     Raises:
         DataError: The corpus can't be read, or is empty.
@@ -35,13 +37,18 @@ def prepare_cached(
     key = f"{VERSION} {corpus.fingerprint()} {tokenizer.fingerprint()}"
     if dropout:
         key += f" {dropout} {seed}"
+    if chat is not None:
+        key += f" {chat.template.fingerprint()} {chat.seq_len}"
     folder = cache / f"tokens-{hashlib.sha256(key.encode()).hexdigest()[:20]}"
     try:
         return TokenDataset(folder, tokenizer=tokenizer.fingerprint())
     except DataError:
         shutil.rmtree(folder, ignore_errors=True)
     with staged(folder) as partial:
-        _write(corpus, tokenizer, partial, dropout=dropout, seed=seed, progress=progress)
+        if chat is None:
+            _write(corpus, tokenizer, partial, dropout=dropout, seed=seed, progress=progress)
+        else:
+            write_conversations(corpus, tokenizer, partial, chat=chat, progress=progress)
         # Another process may have made the same meanwhile, and be reading it.
         with suppress(OSError):
             partial.rename(folder)

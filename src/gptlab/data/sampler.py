@@ -11,7 +11,7 @@ Letters: B batch, T window length.
 import math
 from abc import ABC, abstractmethod
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from itertools import groupby
 from operator import itemgetter
@@ -20,10 +20,13 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from gptlab.data.packing import PackedTokens
 from gptlab.data.permutation import permuted
 from gptlab.data.shards import Int64Array, TokenDataset
-from gptlab.data.windows import BoolArray, Spans, StreamWindows, make_windows
+from gptlab.data.windows import BoolArray, PackedWindows, Spans, StreamWindows, make_windows
 from gptlab.errors import ConfigError
+
+Read = Callable[[Int64Array, int], Int64Array]
 
 
 class Batch(NamedTuple):
@@ -32,7 +35,8 @@ class Batch(NamedTuple):
     inputs: Int64Array
     targets: Int64Array
     weights: npt.NDArray[np.float32] | None = None
-    """1, or 0 where a short window is filled up; None where none is."""
+    """1, or 0 where a short window is filled up, or where a conversation's target is not the
+    assistant's; None where all are 1."""
     documents: Int64Array | None = None
     """Number of a token's document within its row, from 0; the filling has one of its own."""
     positions: Int64Array | None = None
@@ -86,8 +90,8 @@ class WindowSampler(Sampler):
         batch_size: Rows of a step, over all processes.
         seed: Of the order.
         shuffle: Whether the order is random; the borders of mode stream move then, too.
-        document_mask: Whether batches have `documents`.
-        reset_positions: Whether batches have `positions`.
+        document_mask: Whether batches have `documents`; those of conversations if None.
+        reset_positions: Whether batches have `positions`; those of conversations if None.
 
     Raises:
         DataError: The dataset has not one window.
@@ -102,15 +106,17 @@ class WindowSampler(Sampler):
         batch_size: int,
         seed: int,
         shuffle: bool,
-        document_mask: bool = False,
-        reset_positions: bool = False,
+        document_mask: bool | None = None,
+        reset_positions: bool | None = None,
     ) -> None:
         self._windows = make_windows(dataset, seq_len=seq_len, seed=seed, shuffle=shuffle)
         super().__init__(num_windows=self._windows.count, batch_size=batch_size)
         self.dataset, self.length = dataset, self._windows.length
-        self.document_mask, self.reset_positions = document_mask, reset_positions
+        is_packed = isinstance(self._windows, PackedWindows)
+        self.document_mask = is_packed if document_mask is None else document_mask
+        self.reset_positions = is_packed if reset_positions is None else reset_positions
         self._seed, self._shuffle = seed, shuffle
-        self._has_fixed_width = dataset.windows.short == "pad"
+        self._has_fixed_width = is_packed or dataset.windows.short == "pad"
 
     def rows(self, places: Sequence[int]) -> Batch:
         """The windows at `places` of the endless row, at least one, as rows in that order."""
@@ -135,9 +141,11 @@ class WindowSampler(Sampler):
 
     def read(self, spans: Spans, *, width: int) -> Batch:
         """The windows `spans`, filled up to `width` where they are shorter."""
+        windows = self._windows
         return _read(
-            self.dataset,
+            windows.tokens if isinstance(windows, PackedWindows) else self.dataset,
             spans,
+            fill=self.dataset.manifest.get("pad_id") or 0,
             width=width,
             document_mask=self.document_mask,
             reset_positions=self.reset_positions,
@@ -145,11 +153,11 @@ class WindowSampler(Sampler):
 
 
 def has_own_windows(dataset: TokenDataset) -> bool:
-    """Whether reading it in order means its windows: in mode chunk, or with a part held out.
+    """Whether reading it in order means its windows: of documents, or with a part held out.
 
     The windows of mode segment overlap, so without a held-out part its tokens are a plain stream.
     """
-    return dataset.windows.mode == "chunk" or dataset.held_out is not None
+    return dataset.windows.mode in ("chunk", "conversations") or dataset.held_out is not None
 
 
 def sequential_batches(
@@ -157,8 +165,8 @@ def sequential_batches(
     *,
     seq_len: int,
     batch_size: int,
-    document_mask: bool = False,
-    reset_positions: bool = False,
+    document_mask: bool | None = None,
+    reset_positions: bool | None = None,
 ) -> Iterator[Batch]:
     """The whole dataset in order, every token but the first a target exactly once.
 
@@ -169,14 +177,20 @@ def sequential_batches(
         DataError: There is no such window.
         ConfigError: Its windows are longer than `seq_len`.
     """
-    flags = {"document_mask": document_mask, "reset_positions": reset_positions}
     if has_own_windows(dataset):
         sampler = WindowSampler(
-            dataset, seq_len=seq_len, batch_size=batch_size, seed=0, shuffle=False, **flags
+            dataset,
+            seq_len=seq_len,
+            batch_size=batch_size,
+            seed=0,
+            shuffle=False,
+            document_mask=document_mask,
+            reset_positions=reset_positions,
         )
         for first in range(0, sampler.num_windows, batch_size):
             yield sampler.rows(range(first, min(first + batch_size, sampler.num_windows)))
         return
+    flags = {"document_mask": bool(document_mask), "reset_positions": bool(reset_positions)}
     windows = StreamWindows(len(dataset), length=seq_len)
     for first in range(0, windows.count, batch_size):
         numbers = np.arange(first, min(first + batch_size, windows.count))
@@ -188,7 +202,13 @@ def sequential_batches(
 
 
 def _read(
-    dataset: TokenDataset, spans: Spans, *, width: int, document_mask: bool, reset_positions: bool
+    dataset: TokenDataset | PackedTokens,
+    spans: Spans,
+    *,
+    width: int,
+    document_mask: bool,
+    reset_positions: bool,
+    fill: int = 0,
 ) -> Batch:
     columns = np.arange(width)
     real = columns < spans.lengths[:, np.newaxis]
@@ -196,13 +216,15 @@ def _read(
         tokens = dataset.read_many(spans.starts, width + 1)
         batch = Batch(tokens[:, :-1], tokens[:, 1:])
     else:
-        tokens = _read_within(dataset, spans.starts, width + 1)
-        fill = dataset.manifest.get("pad_id") or 0
+        tokens = _read_within(dataset.read_many, len(dataset), spans.starts, width + 1)
         batch = Batch(
             np.where(real, tokens[:, :-1], fill),
             np.where(real, tokens[:, 1:], fill),
             real.astype(np.float32),
         )
+    if dataset.is_masked:
+        marks = _read_within(dataset.read_marks, len(dataset), spans.starts, width + 1)
+        batch = batch._replace(weights=(real & (marks[:, 1:] == 1)).astype(np.float32))
     if not (document_mask or reset_positions):
         return batch
     begins = _document_begins(dataset.document_ends, spans, width)
@@ -214,13 +236,13 @@ def _read(
     return batch
 
 
-def _read_within(dataset: TokenDataset, starts: Int64Array, length: int) -> Int64Array:
-    """Tokens from `starts`, (B, length); any there are beyond the end of the dataset."""
-    span = min(length, len(dataset))
-    earlier = np.minimum(starts, len(dataset) - span)
-    tokens = dataset.read_many(earlier, span)
+def _read_within(read: Read, size: int, starts: Int64Array, length: int) -> Int64Array:
+    """What is read from `starts`, (B, length); anything where it is beyond the end at `size`."""
+    span = min(length, size)
+    earlier = np.minimum(starts, size - span)
+    items = read(earlier, span)
     columns = np.arange(length) + (starts - earlier)[:, np.newaxis]
-    return np.take_along_axis(tokens, np.minimum(columns, span - 1), axis=1)
+    return np.take_along_axis(items, np.minimum(columns, span - 1), axis=1)
 
 
 def _document_begins(document_ends: npt.NDArray[np.uint64], spans: Spans, width: int) -> BoolArray:

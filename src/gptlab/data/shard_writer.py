@@ -1,6 +1,7 @@
 """A stream of documents to a dataset on disk, which can be taken up again where it was left.
 
     tokens      d0 d0 d0 | d1 | d2 d2 d2 d2 ...        in shards of `shard_tokens`
+    mask        0  1  1  | 0  | 0  0  1  1  ...        in as many, where there is one
     documents   3          4    8                      the tokens up to and with each one's end
 
 What is before the end of a document stays. What is behind the last end can be taken back.
@@ -8,22 +9,16 @@ What is before the end of a document stays. What is behind the last end can be t
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from gptlab.data.shard_files import (
-    HEADER_BYTES,
-    VERSION,
-    GrowingFile,
-    header_digest,
-    make_header,
-    read_header,
-    too_short,
-)
-from gptlab.data.shards import DOCUMENTS, END_DTYPE, FORMAT, MANIFEST, SHARD_TOKENS
+from gptlab.data.shard_files import VERSION, GrowingFile
+from gptlab.data.shard_series import ShardSeries
+from gptlab.data.shards import DOCUMENTS, END_DTYPE, FORMAT, MANIFEST, MASK_DTYPE, SHARD_TOKENS
 from gptlab.data.staging import flush, writing
 from gptlab.errors import DataError
 from gptlab.tokenizer.base import token_dtype
@@ -43,6 +38,7 @@ class DatasetWriter:
         shard_tokens: Tokens in a file.
         tokens: Tokens that are there already, to go on behind them; what follows them goes.
         documents: Documents that have ended among them.
+        masked: Whether each token comes with a mark that says whether it counts as a target.
         name: What errors call the dataset, where the folder is a temporary one.
 
     Raises:
@@ -57,6 +53,7 @@ class DatasetWriter:
         shard_tokens: int = SHARD_TOKENS,
         tokens: int = 0,
         documents: int = 0,
+        masked: bool = False,
         name: Path | None = None,
     ) -> None:
         self.tokens, self.documents = tokens, documents
@@ -64,10 +61,8 @@ class DatasetWriter:
         self._vocab_size, self._shard_tokens = vocab_size, shard_tokens
         self._dtype = token_dtype(vocab_size)
         self._pending: list[npt.NDArray[Any]] = []
+        self._pending_marks: list[npt.NDArray[Any]] = []
         self._ends: list[int] = []
-        self._written = tokens
-        self._digests: list[str] = []
-        self._shard: GrowingFile | None = None
         with writing(self._name):
             folder.mkdir(parents=True, exist_ok=True)
             (folder / MANIFEST).unlink(missing_ok=True)
@@ -76,12 +71,9 @@ class DatasetWriter:
             )
             self._documents.cut()
             self._document_start = self._documents.last_item()
-            for number in range(tokens // shard_tokens):
-                self._digests.append(self._sealed_digest(number))
-            self._go_to(tokens)
-            if self._shard is not None:
-                self._shard.cut()
-            self._remove_surplus()
+            series = partial(ShardSeries, folder, shard_items=shard_tokens, count=tokens)
+            self._shards = series(prefix="tokens", dtype=self._dtype)
+            self._marks = series(prefix="mask", dtype=MASK_DTYPE) if masked else None
 
     @classmethod
     def resume(
@@ -96,8 +88,12 @@ class DatasetWriter:
         """
         return cls(folder, **state, name=name)
 
-    def write(self, ids: npt.ArrayLike) -> None:
+    def write(self, ids: npt.ArrayLike, mask: npt.ArrayLike | None = None) -> None:
         """Append `ids`, (n,) integers, to the open document.
+
+        Args:
+            ids: The tokens.
+            mask: (n,), 1 where a token counts as a target, else 0; for a masked dataset alone.
 
         Raises:
             DataError: The disk is full, or an id is outside the vocabulary.
@@ -105,9 +101,14 @@ class DatasetWriter:
         array = np.asarray(ids)
         if not array.size:
             return
+        assert (mask is None) == (self._marks is None), "a mask goes with a masked dataset"
+        if mask is not None:
+            marks = np.asarray(mask)
+            assert marks.shape == array.shape, "a mark for each token"
+            self._pending_marks.append(marks)
         self._pending.append(array)
         self.tokens += array.size
-        if self.tokens - max(self._document_start, self._written) >= _BUFFERED_TOKENS:
+        if self.tokens - max(self._document_start, self._shards.written) >= _BUFFERED_TOKENS:
             self._write_pending()
 
     def end_document(self) -> None:
@@ -115,17 +116,20 @@ class DatasetWriter:
         self._document_start = self.tokens
         self.documents += 1
         self._ends.append(self.tokens)
-        if max(self.tokens - self._written, len(self._ends)) >= _BUFFERED_TOKENS:
+        if max(self.tokens - self._shards.written, len(self._ends)) >= _BUFFERED_TOKENS:
             self._write_pending()
 
     def roll_back(self) -> None:
         """Forget what was written since a document ended last."""
         while self._pending and self.tokens > self._document_start:
             self.tokens -= self._pending.pop().size
+            if self._marks is not None:
+                self._pending_marks.pop()
         if self.tokens > self._document_start:
             with writing(self._name):
                 # Nothing is cut off: a state that was kept may need it, if only to get here again.
-                self._go_to(self._document_start)
+                for series in self._series():
+                    series.go_to(self._document_start)
             self.tokens = self._document_start
 
     def state(self) -> dict[str, int]:
@@ -136,6 +140,7 @@ class DatasetWriter:
             "shard_tokens": self._shard_tokens,
             "tokens": self.tokens,
             "documents": self.documents,
+            "masked": self._marks is not None,
         }
 
     def finish(self, **facts: Any) -> None:
@@ -151,10 +156,8 @@ class DatasetWriter:
             self.end_document()
         self._write_pending()
         with writing(self._name):
-            if self._shard is not None:
-                self._seal_shard()
+            shards, files = self._finished()
             ends = {"file": DOCUMENTS, "count": self.documents, "sha256": self._documents.seal()}
-            self._remove_surplus()
             manifest = {
                 "format": FORMAT,
                 "version": VERSION,
@@ -163,19 +166,30 @@ class DatasetWriter:
                 "documents": self.documents,
                 "vocab_size": self._vocab_size,
                 **facts,
-                "shards": [
-                    {"file": path.name, "tokens": count, "sha256": digest}
-                    for (path, count), digest in zip(self._shards(), self._digests, strict=True)
-                ],
+                "shards": shards,
                 "document_ends": ends,
             }
-            for path in [*(path for path, _ in self._shards()), self._folder / DOCUMENTS]:
+            for path in [*files, self._folder / DOCUMENTS]:
                 flush(path)
             partial = self._folder / f"{MANIFEST}.partial"
             partial.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
             flush(partial)
             partial.replace(self._folder / MANIFEST)
             flush(self._folder)
+
+    def _series(self) -> list[ShardSeries]:
+        return [self._shards] if self._marks is None else [self._shards, self._marks]
+
+    def _finished(self) -> tuple[list[dict[str, Any]], list[Path]]:
+        """What the manifest says of the shards, and all their files."""
+        tokens = self._shards.finish()
+        shards: list[dict[str, Any]] = [
+            {"file": path.name, "tokens": count, "sha256": digest} for path, count, digest in tokens
+        ]
+        marks = [] if self._marks is None else self._marks.finish()
+        for shard, (path, _, digest) in zip(shards, marks, strict=False):
+            shard["mask"] = {"file": path.name, "sha256": digest}
+        return shards, [path for path, _, _ in [*tokens, *marks]]
 
     def _write_pending(self) -> None:
         pending = np.concatenate(self._pending) if self._pending else np.empty(0, self._dtype)
@@ -187,62 +201,8 @@ class DatasetWriter:
                     f"{self._vocab_size}; give the tokenizer that made it"
                 )
         with writing(self._name):
-            self._append(pending.astype(self._dtype, copy=False))
+            self._shards.append(pending)
+            if self._marks is not None and self._pending_marks:
+                self._marks.append(np.concatenate(self._pending_marks))
             self._documents.append(np.array(self._ends, END_DTYPE))
-        self._pending, self._ends = [], []
-
-    def _append(self, tokens: npt.NDArray[Any]) -> None:
-        while tokens.size:
-            shard = self._shard = self._shard or self._open_shard(count=0)
-            piece = tokens[: self._shard_tokens - shard.count]
-            shard.append(piece)
-            self._written += piece.size
-            if shard.count == self._shard_tokens:
-                self._seal_shard()
-            tokens = tokens[piece.size :]
-
-    def _go_to(self, position: int) -> None:
-        if self._shard is not None:
-            self._shard.close()
-        full, count = divmod(position, self._shard_tokens)
-        del self._digests[full:]
-        self._shard = self._open_shard(count=count) if count else None
-        self._written = position
-
-    def _open_shard(self, *, count: int) -> GrowingFile:
-        path = self._path(len(self._digests))
-        return GrowingFile(path, width=self._dtype.itemsize, count=count)
-
-    def _seal_shard(self) -> None:
-        assert self._shard is not None
-        self._digests.append(self._shard.seal())
-        self._shard = None
-
-    def _sealed_digest(self, number: int) -> str:
-        """The checksum that was written into the header when the shard was full."""
-        path, width = self._path(number), self._dtype.itemsize
-        size = path.stat().st_size if path.is_file() else 0
-        if size < HEADER_BYTES + self._shard_tokens * width:
-            raise too_short(path)
-        header = read_header(path)
-        digest = header_digest(header)
-        if header != make_header(width=width, count=self._shard_tokens, sha256=digest):
-            raise DataError(f"{path} is damaged, so this can't go on; prepare the data anew")
-        return digest
-
-    def _shards(self) -> list[tuple[Path, int]]:
-        """Name and number of tokens of each shard."""
-        counts = range(0, self.tokens, self._shard_tokens)
-        return [
-            (self._path(number), min(self._shard_tokens, self.tokens - start))
-            for number, start in enumerate(counts)
-        ]
-
-    def _remove_surplus(self) -> None:
-        keep = {path for path, _ in self._shards()}
-        for path in self._folder.glob("tokens-*.bin"):
-            if path not in keep:
-                path.unlink()
-
-    def _path(self, number: int) -> Path:
-        return self._folder / f"tokens-{number:05d}.bin"
+        self._pending, self._pending_marks, self._ends = [], [], []

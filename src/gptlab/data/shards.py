@@ -5,6 +5,7 @@ A prepared dataset is a folder:
     manifest.json        what it is, and the files of tokens in their order
     tokens-00000.bin     a header and the tokens, uint16, or uint32 where the vocabulary needs it
     tokens-00001.bin     ...
+    mask-00000.bin       of conversations, for each token whether it counts as a target, uint8
     documents.bin        a header and, for each document, the tokens up to and with its end, uint64
     tokenizer/           the tokenizer that made it
     dev/                 a dataset of what was held out, where something was
@@ -30,6 +31,7 @@ from gptlab.data.shard_files import (
     read_header,
 )
 from gptlab.errors import ConfigError, DataError
+from gptlab.tokenizer.chat import ChatTemplate
 
 MANIFEST = "manifest.json"
 DOCUMENTS = "documents.bin"
@@ -39,8 +41,10 @@ FORMAT = "gptlab-tokens"
 SHARD_TOKENS = 1 << 27
 _DTYPES: dict[str, np.dtype[Any]] = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}
 END_DTYPE: np.dtype[Any] = np.dtype("<u8")
+MASK_DTYPE: np.dtype[Any] = np.dtype("<u1")
 
 Int64Array = npt.NDArray[np.int64]
+Shards = list[npt.NDArray[Any]]
 
 
 class TokenDataset:
@@ -66,6 +70,11 @@ class TokenDataset:
         dtype, ends = _DTYPES[self.manifest["dtype"]], self.manifest["document_ends"]
         shards = self.manifest["shards"]
         self._shards = [_map(self.folder, shard, shard["tokens"], dtype) for shard in shards]
+        self._marks = [
+            _map(self.folder, shard["mask"], shard["tokens"], MASK_DTYPE)
+            for shard in shards
+            if "mask" in shard
+        ]
         self._starts = np.cumsum([0, *(len(shard) for shard in self._shards)])
         self.document_ends: npt.NDArray[np.uint64] = _map(
             self.folder, ends, ends["count"], END_DTYPE
@@ -102,9 +111,20 @@ class TokenDataset:
         """The folder of the tokenizer that made it, where it is kept with it."""
         return self.folder / TOKENIZER if (self.folder / TOKENIZER).is_dir() else None
 
+    @property
+    def is_masked(self) -> bool:
+        """Whether some tokens do not count as targets; `read_marks` says which do."""
+        return bool(self._marks)
+
+    @property
+    def chat_template(self) -> ChatTemplate | None:
+        """How its conversations are written; None where it is of plain texts."""
+        values = self.manifest.get("chat_template")
+        return None if values is None else ChatTemplate(**values)
+
     def fingerprint(self) -> str:
         """Hex digest of the tokens, as they were written, and of how windows are cut from them."""
-        files = [*self.manifest["shards"], self.manifest["document_ends"]]
+        files = _files(self.manifest)
         content = [
             self.manifest["dtype"],
             [file["sha256"] for file in files],
@@ -127,6 +147,17 @@ class TokenDataset:
         Raises:
             IndexError: One of them is not wholly in the dataset.
         """
+        return self._read_many(self._shards, starts, length)
+
+    def read_marks(self, starts: npt.ArrayLike, length: int) -> Int64Array:
+        """1 where each of these tokens counts as a target, else 0, as `read_many` reads them.
+
+        Raises:
+            IndexError: One of them is not in the dataset.
+        """
+        return self._read_many(self._marks, starts, length)
+
+    def _read_many(self, shards: Shards, starts: npt.ArrayLike, length: int) -> Int64Array:
         begins = np.asarray(starts, dtype=np.int64)
         if begins.size:
             self._check(int(begins.min()), int(begins.max()), length)
@@ -134,7 +165,7 @@ class TokenDataset:
         numbers = self._starts.searchsorted(begins, side="right") - 1
         offsets = begins - self._starts[numbers]
         for row, number, offset in zip(out, numbers.tolist(), offsets.tolist(), strict=True):
-            self._copy(number, offset, row)
+            _copy(shards, number, offset, row)
         return out
 
     def verify(self, *, known: Container[Path] = ()) -> frozenset[Path]:
@@ -149,7 +180,7 @@ class TokenDataset:
         Raises:
             DataError: A file was changed; it is named.
         """
-        files = [*self.manifest["shards"], self.manifest["document_ends"]]
+        files = _files(self.manifest)
         resolved = [(self.folder / file["file"]).resolve() for file in files]
         for file, real in zip(files, resolved, strict=True):
             path = self.folder / file["file"]
@@ -166,18 +197,26 @@ class TokenDataset:
                 f"which has {len(self)}"
             )
 
-    def _copy(self, number: int, offset: int, out: Int64Array) -> None:
-        """Fill `out` with the tokens from `offset` in shard `number` on."""
-        done, length = 0, len(out)
-        while done < length:
-            piece = self._shards[number][offset : offset + length - done]
-            out[done : done + len(piece)] = piece
-            done, offset, number = done + len(piece), 0, number + 1
-
 
 def is_dataset(path: str | Path) -> bool:
     """Whether `path` is a folder with a manifest in it."""
     return (Path(path) / MANIFEST).is_file()
+
+
+def _copy(shards: Shards, number: int, offset: int, out: Int64Array) -> None:
+    """Fill `out` with the items from `offset` in shard `number` on."""
+    done, length = 0, len(out)
+    while done < length:
+        piece = shards[number][offset : offset + length - done]
+        out[done : done + len(piece)] = piece
+        done, offset, number = done + len(piece), 0, number + 1
+
+
+def _files(manifest: dict[str, Any]) -> list[dict[str, Any]]:
+    """What the manifest says of each file of arrays."""
+    shards = manifest["shards"]
+    masks = [shard["mask"] for shard in shards if "mask" in shard]
+    return [*shards, *masks, manifest["document_ends"]]
 
 
 def _damaged(path: Path, what: str) -> DataError:
@@ -207,16 +246,18 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
 def _is_complete(manifest: dict[str, Any]) -> bool:
     try:
         shards, ends = manifest["shards"], manifest["document_ends"]
-        texts = [manifest["tokenizer"], *(file["file"] for file in [*shards, ends])]
+        files = _files(manifest)
+        texts = [manifest["tokenizer"], *(file["file"] for file in files)]
         counts = [manifest[key] for key in ("tokens", "documents", "bytes", "characters")]
         counts += [manifest["vocab_size"], ends["count"], *(shard["tokens"] for shard in shards)]
-        digests = [bytes.fromhex(file["sha256"]) for file in [*shards, ends]]
+        digests = [bytes.fromhex(file["sha256"]) for file in files]
         windows = WindowConfig(**manifest.get("windows", {}))
         return (
             manifest["version"] == VERSION
             and manifest["dtype"] in _DTYPES
             and _is_pad_id(manifest.get("pad_id"), manifest["vocab_size"])
             and _is_held_out(manifest.get("held_out"), windows)
+            and _is_chat(manifest, windows)
             and all(isinstance(text, str) for text in texts)
             and all(type(count) is int and count >= 0 for count in counts)
             and all(len(digest) == 32 for digest in digests)
@@ -243,6 +284,15 @@ def _is_held_out(value: Any, windows: WindowConfig) -> bool:
         and value["seed"] >= 0
         and value["part"] in ("train", DEV)
     )
+
+
+def _is_chat(manifest: dict[str, Any], windows: WindowConfig) -> bool:
+    """Whether mode conversations, its template and a mask for each shard come together, or none."""
+    has_template = manifest.get("chat_template") is not None
+    if has_template:
+        ChatTemplate(**manifest["chat_template"])
+    masked = {"mask" in shard for shard in manifest["shards"]}
+    return (windows.mode == "conversations") == has_template and masked <= {has_template}
 
 
 def _map(folder: Path, file: dict[str, Any], count: int, dtype: np.dtype[Any]) -> npt.NDArray[Any]:

@@ -5,9 +5,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from gptlab.data.packing import PackedTokens
 from gptlab.data.sampler import WindowSampler
 from gptlab.data.shards import TokenDataset
 from gptlab.tokenizer import Tokenizer
+from gptlab.tokenizer.chat import ChatEncoder
 
 _BLOCK = 1 << 18
 # A character has at most 4 bytes, hence as many tokens; what is beyond changes nothing.
@@ -69,10 +71,10 @@ class MeasuredDataset(TokenDataset):
 
     Each window counts, also where windows overlap. What a token adds to the text is the difference
     that it makes to the text before it, so the first token of a window only is context. The token
-    that ends a document is no text.
+    that ends a document is no text. Of conversations, it is what the assistant says.
 
     Args:
-        folder: The dataset, in mode chunk or segment.
+        folder: The dataset, in mode chunk or segment, or of conversations.
         tokenizer: What made it.
 
     Raises:
@@ -88,6 +90,13 @@ class MeasuredDataset(TokenDataset):
         """Inputs of all its windows, short ones counted as full."""
         self.num_targets = 0
         """Tokens that its windows predict."""
+        self.target_characters = 0
+        """Text of those tokens."""
+        self.target_bytes = 0
+        """The same in UTF-8."""
+        if self.chat_template is not None:
+            self._measure_answers(PackedTokens(self, length=sampler.length), tokenizer)
+            return
         targets = _Targets(tokenizer)
         for first in range(0, sampler.num_windows, _WINDOWS):
             places = range(first, min(first + _WINDOWS, sampler.num_windows))
@@ -96,7 +105,21 @@ class MeasuredDataset(TokenDataset):
             for start, length in zip(starts.tolist(), lengths.tolist(), strict=True):
                 targets.add(start, self.read(start, length + 1))
         self.target_characters, self.target_bytes = targets.end()
-        """Text of those tokens; the latter in UTF-8."""
+
+    def _measure_answers(self, packed: PackedTokens, tokenizer: Tokenizer) -> None:
+        assert self.chat_template is not None
+        end_id = ChatEncoder(self.chat_template, tokenizer).end_id
+        size = TextSize(tokenizer)
+        for first in range(0, len(packed), _BLOCK):
+            count = min(_BLOCK, len(packed) - first)
+            tokens = packed.read_many([first], count)[0]
+            answers = tokens[packed.read_marks([first], count)[0] == 1]
+            self.num_targets += answers.size
+            for answer in np.split(answers, np.flatnonzero(answers == end_id)):
+                size.end_document()
+                size.add(answer[answer != end_id])
+        size.end_document()
+        self.target_characters, self.target_bytes = size.characters, size.bytes
 
 
 class _Targets:

@@ -5,6 +5,7 @@
     segment   |--0--|                        one every `stride` tokens, overlapping
                 |--1--|
                   |--2--|
+    conversations  |--0--|  |--1--|          whole documents, packed: `packing`
 
 A window (start, length) reads tokens[start : start + length], and its targets are the tokens one
 further on. Nothing is copied or listed: a number becomes a stretch by arithmetic when it is read.
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from gptlab.data.packing import PackedTokens
 from gptlab.data.permutation import random_words
 from gptlab.data.shards import Int64Array, TokenDataset
 from gptlab.errors import ConfigError, DataError
@@ -68,13 +70,15 @@ def make_windows(
     if config.length is None:
         _require(dataset, seq_len, remedy="write a smaller --seq_len, or give more text")
         return StreamWindows(len(dataset), length=seq_len, seed=seed, shuffle=shuffle)
-    flag = "seq_len" if config.mode == "chunk" else "segment_len"
+    flag = "segment_len" if config.mode == "segment" else "seq_len"
     if config.length > seq_len:
         raise ConfigError(
             f"the windows of {dataset.folder} have {config.length} tokens, but seq_len is "
             f"{seq_len}; write --seq_len {config.length}, or prepare the data again with "
             f"--{flag} {seq_len}"
         )
+    if config.mode == "conversations":
+        return _packed(dataset, config.length)
     if config.mode == "chunk":
         return _chunks(dataset, config.length, keep_short=config.short != "drop")
     _require(dataset, config.length, remedy="prepare it again with a smaller --segment_len")
@@ -165,6 +169,19 @@ class SegmentWindows:
         return Spans(starts, np.full_like(starts, self.length))
 
 
+class PackedWindows:
+    """Windows of whole documents, in the order of `PackedTokens`."""
+
+    def __init__(self, tokens: PackedTokens, *, length: int) -> None:
+        self.tokens, self.length = tokens, length
+        self.count = tokens.window_ends.size
+
+    def spans(self, numbers: Int64Array, *, epoch: int) -> Spans:  # noqa: ARG002 (a stream needs it)
+        """Where the windows `numbers` lie among the packed tokens, in any epoch."""
+        starts = _before(self.tokens.window_ends, numbers)
+        return Spans(starts, self.tokens.window_ends[numbers] - starts - 1)
+
+
 class PartOfWindows:
     """Those of `windows` that were held out, or the others, numbered anew.
 
@@ -229,6 +246,16 @@ def _chunks(dataset: TokenDataset, length: int, *, keep_short: bool) -> ChunkWin
         raise DataError(
             f"no document of {dataset.folder} has the {need} tokens that a window takes; "
             f"prepare it again {remedy} longer documents"
+        )
+    return windows
+
+
+def _packed(dataset: TokenDataset, length: int) -> PackedWindows:
+    windows = PackedWindows(PackedTokens(dataset, length=length), length=length)
+    if windows.count == 0:
+        raise DataError(
+            f"no conversation of {dataset.folder} has the 2 tokens that a window takes; prepare it "
+            "again from longer ones"
         )
     return windows
 

@@ -66,8 +66,8 @@ def score_tokens(
         datasets,
         batch_size=batch_size,
         device=subject.arithmetic.device,
-        document_mask=settings is not None and settings.document_mask,
-        reset_positions=settings is not None and settings.reset_positions,
+        document_mask=None if settings is None else settings.document_mask,
+        reset_positions=None if settings is None else settings.reset_positions,
     )
     # Tokens, nats, hits of each window.
     tokens, nats, first, among = torch.cat(counting.windows, dim=1).numpy()

@@ -250,15 +250,6 @@ class BPETokenizer:
         """
         return self.from_definition(self._definition.with_lower_case())
 
-    def with_lower_case(self) -> Self:
-        """The same tokenizer for text in lower case: it makes it so before anything is encoded.
-
-        Special tokens keep their names and are looked for as they are written. What is saved says
-        so itself, to Hugging Face's libraries too. A tokenizer that does so already is returned
-        alike.
-        """
-        return self.from_definition(self._definition.with_lower_case())
-
     def save(self, folder: str | Path) -> None:
         """Write the files that gptlab, Hugging Face's libraries and, if it can be, tiktoken read.
 

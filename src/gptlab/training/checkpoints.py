@@ -13,6 +13,7 @@ from gptlab.checkpoint.files import WEIGHTS, read_checksums
 from gptlab.checkpoint.staging import hidden, publish, publish_copy, seal, writing
 from gptlab.errors import CheckpointError
 from gptlab.tokenizer import Tokenizer
+from gptlab.tokenizer.chat import ChatTemplate
 from gptlab.training import sharded
 from gptlab.training.checkpoint_writer import CheckpointWriter
 from gptlab.training.ending import is_over
@@ -136,7 +137,8 @@ class Saver:
 
     def _tokenizer_files(self) -> Mapping[str, bytes]:
         if self._tokenizer is None:
-            self._tokenizer = _files_of(self._session.inputs.tokenizer)
+            inputs = self._session.inputs
+            self._tokenizer = _files_of(inputs.tokenizer, inputs.chat_template)
         return self._tokenizer
 
 
@@ -205,8 +207,10 @@ def _make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
 
 
-def _files_of(tokenizer: Tokenizer) -> dict[str, bytes]:
-    """The files that `tokenizer` saves: made once, so that the writing thread need not."""
+def _files_of(tokenizer: Tokenizer, template: ChatTemplate | None) -> dict[str, bytes]:
+    """The files that both of them save: made once, so that the writing thread need not."""
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save(folder)
+        if template is not None:
+            template.save(folder)
         return {path.name: path.read_bytes() for path in Path(folder).iterdir()}

@@ -43,13 +43,14 @@ def evaluate(
     *datasets: TokenDataset,
     batch_size: int,
     arithmetic: Arithmetic,
-    document_mask: bool = False,
-    reset_positions: bool = False,
+    document_mask: bool | None = None,
+    reset_positions: bool | None = None,
 ) -> Evaluation:
     """Predict every token but the first of each dataset, in windows of the model's seq_len.
 
     A dataset in mode chunk, or with a part of its windows held out, has each of its own windows
-    predicted instead. How much text those are is known of a `MeasuredDataset` alone.
+    predicted instead, and one of conversations what the assistant says in them. How much text
+    those are is known of a `MeasuredDataset` alone.
     Uses no random numbers and leaves the model as it was, so it can't change a training run.
 
     Args:
@@ -57,8 +58,8 @@ def evaluate(
         datasets: One after another; their losses, bytes and characters add up.
         batch_size: Windows to read at once.
         arithmetic: How to compute, and on which device.
-        document_mask: Keep the documents of a window apart, as in training.
-        reset_positions: Count positions from each document's start, as in training.
+        document_mask: Keep the documents of a window apart, as in training; conversations if None.
+        reset_positions: Count positions from each document's start, as in training; likewise.
 
     Raises:
         DataError: There is no token to predict.
@@ -81,8 +82,8 @@ def evaluate_forward(
     *,
     batch_size: int,
     device: torch.device,
-    document_mask: bool = False,
-    reset_positions: bool = False,
+    document_mask: bool | None = None,
+    reset_positions: bool | None = None,
     ranks: Ranks | None = None,
     before_batch: Callable[[], None] = lambda: None,
 ) -> Evaluation:

@@ -15,13 +15,16 @@ from gptlab.config import TrainConfig
 from gptlab.config.training import AUTO, TOY_EVAL, TOY_TOKENIZER, TOY_TRAIN
 from gptlab.corpus import Corpus
 from gptlab.data import TokenDataset, prepare_cached, toy
+from gptlab.data.conversations import Chat, said
 from gptlab.data.sampler import has_own_windows
 from gptlab.data.staging import staged, writing
 from gptlab.data.text_size import MeasuredDataset
 from gptlab.errors import ConfigError, DataError
-from gptlab.tokenizer import BPETokenizer, Tokenizer, load_tokenizer, train_bpe
+from gptlab.tokenizer import SPECIAL_TOKENS, BPETokenizer, Tokenizer, load_tokenizer, train_bpe
+from gptlab.tokenizer.chat import ChatTemplate, with_template_tokens
 from gptlab.tokenizer.chunks.steps import normalise
 from gptlab.tokenizer.lower_case import lower_cased
+from gptlab.training.chat import chat_template_of
 from gptlab.training.sources import Data, Say, Source, open_data, open_sources, weighted_paths
 
 TOY_VOCAB_SIZE = 384
@@ -50,6 +53,8 @@ class Inputs:
     """The run's, or the length of the datasets' own windows if the user gave none."""
     floor: float | None
     """The evaluation text's true -log p in nats per character, where its grammar is known."""
+    chat_template: ChatTemplate | None = None
+    """How the conversations are written, where that is what they are."""
 
 
 def load_inputs(config: TrainConfig, *, saved: Tokenizer | None, say: Say) -> Inputs:
@@ -70,19 +75,22 @@ def load_inputs(config: TrainConfig, *, saved: Tokenizer | None, say: Say) -> In
     evaluation = [source.evaluation for source in sources if source.evaluation is not None]
     if config.eval_data != AUTO:
         evaluation = [open_data([config.eval_data], config, say)]
-    tokenizer = saved or _open_tokenizer(config, sources, cache, say)
+    template = chat_template_of(config, [*(source.train for source in sources), *evaluation])
+    tokenizer = saved or _open_tokenizer(config, sources, cache, say, template)
     if config.lower_case:
         # One that does so already stays as it is.
         tokenizer = lower_cased(tokenizer)
+    if template is not None:
+        tokenizer = with_template_tokens(tokenizer, template)
     train = tuple(
         TrainingData(
             source.name,
-            _tokens(source.train, tokenizer, config, dropout=config.bpe_dropout),
+            _tokens(source.train, tokenizer, config, template, dropout=config.bpe_dropout),
             source.weight,
         )
         for source in sources
     )
-    held_out = tuple(_tokens(part, tokenizer, config, dropout=0.0) for part in evaluation)
+    held_out = tuple(_tokens(part, tokenizer, config, template, dropout=0.0) for part in evaluation)
     read = [*(source.train for source in sources), *evaluation]
     _verify(data for data in read if isinstance(data, TokenDataset))
     if all(len(dataset) < 2 for dataset in held_out):
@@ -90,7 +98,7 @@ def load_inputs(config: TrainConfig, *, saved: Tokenizer | None, say: Say) -> In
     seq_len = _seq_len(config, [*(data.dataset for data in train), *held_out])
     floor = _floor(evaluation[0], held_out[0]) if len(evaluation) == 1 else None
     evaluated = tuple(measured(dataset, tokenizer) for dataset in held_out)
-    return Inputs(tokenizer, train, evaluated, seq_len, floor)
+    return Inputs(tokenizer, train, evaluated, seq_len, floor, template)
 
 
 def write_shipped_data(config: TrainConfig, say: Say) -> None:
@@ -117,7 +125,12 @@ def _require_texts_for_dropout(config: TrainConfig, sources: list[Source]) -> No
 
 
 def _tokens(
-    data: Data, tokenizer: Tokenizer, config: TrainConfig, *, dropout: float
+    data: Data,
+    tokenizer: Tokenizer,
+    config: TrainConfig,
+    template: ChatTemplate | None,
+    *,
+    dropout: float,
 ) -> TokenDataset:
     """The tokens of `data`, encoded now or found whole where they were prepared."""
     if isinstance(data, TokenDataset):
@@ -128,6 +141,7 @@ def _tokens(
         cache=Path(config.runs_dir) / _CACHE,
         dropout=dropout,
         seed=config.seed,
+        chat=None if template is None else Chat(template, config.seq_len),
         progress=_shows_progress(config),
     )
 
@@ -183,7 +197,13 @@ def _seq_len(config: TrainConfig, datasets: list[TokenDataset]) -> int:
     return config.seq_len
 
 
-def _open_tokenizer(config: TrainConfig, sources: list[Source], cache: Path, say: Say) -> Tokenizer:
+def _open_tokenizer(
+    config: TrainConfig,
+    sources: list[Source],
+    cache: Path,
+    say: Say,
+    template: ChatTemplate | None,
+) -> Tokenizer:
     prepared = [source.train for source in sources if isinstance(source.train, TokenDataset)]
     texts = [source.train for source in sources if isinstance(source.train, Corpus)]
     if config.tokenizer != AUTO:
@@ -193,7 +213,7 @@ def _open_tokenizer(config: TrainConfig, sources: list[Source], cache: Path, say
         name = str(_saved_tokenizer(prepared))
         tokenizer = load_tokenizer(name)
     else:
-        return _own_tokenizer(texts, config, cache, say)
+        return _own_tokenizer(texts, config, cache, say, template)
     if "vocab_size" in config.model_fields_set and config.vocab_size != tokenizer.vocab_size:
         raise ConfigError(
             f"tokenizer {name} has {tokenizer.vocab_size} tokens, but the vocabulary "
@@ -219,18 +239,32 @@ def _saved_tokenizer(prepared: list[TokenDataset]) -> Path:
     return folders[0]
 
 
-def _own_tokenizer(texts: list[Corpus], config: TrainConfig, cache: Path, say: Say) -> Tokenizer:
+def _own_tokenizer(
+    texts: list[Corpus],
+    config: TrainConfig,
+    cache: Path,
+    say: Say,
+    template: ChatTemplate | None,
+) -> Tokenizer:
     content = " ".join(text.fingerprint() for text in texts)
     key = f"{content} {config.vocab_size}" + " lower case" * config.lower_case
+    special_tokens: tuple[str, ...] = SPECIAL_TOKENS
+    if template is not None:
+        key += f" {template.fingerprint()}"
+        special_tokens += template.special_tokens
     folder = cache / f"tokenizer-{hashlib.sha256(key.encode()).hexdigest()[:20]}"
     if folder.exists():
         return BPETokenizer.load(folder)
     # Merges are learned of what will be merged.
     case = partial(normalise, normalizers=("Lowercase",) if config.lower_case else ())
-    documents = chain.from_iterable(text.streams() for text in texts)
+    documents = chain.from_iterable(
+        text.streams() if template is None else ([document] for document in said(text))
+        for text in texts
+    )
     tokenizer = train_bpe(
         texts=(map(case, document) for document in documents),
         vocab_size=config.vocab_size,
+        special_tokens=special_tokens,
         progress=_shows_progress(config),
     )
     _save_whole(tokenizer, folder)

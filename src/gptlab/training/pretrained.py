@@ -9,10 +9,11 @@ from gptlab.checkpoint.adapters import fingerprint
 from gptlab.config import LoRA, ModelConfig, TrainConfig
 from gptlab.config.training import AUTO
 from gptlab.errors import ConfigError
-from gptlab.model import GPT, add_lora
+from gptlab.model import GPT, add_lora, grow_vocabulary
 from gptlab.model.lora import all_modules, freeze_all_but_last, require_plain
 from gptlab.model.settings import FREE, with_settings
 from gptlab.tokenizer import Tokenizer, load_tokenizer
+from gptlab.tokenizer.chat import find_template, with_template_tokens
 from gptlab.tokenizer.lower_case import lower_cased
 
 
@@ -48,6 +49,10 @@ def load_pretrained(config: TrainConfig) -> tuple[TrainConfig, Pretrained]:
         model, tokenizer = add_special_tokens(
             model, tokenizer, config.special_tokens, seed=config.seed, in_text=True
         )
+    if config.chat_template is not None:
+        tokenizer = with_template_tokens(tokenizer, find_template(config.chat_template))
+        vocab_size = max(model.config.vocab_size, tokenizer.vocab_size)
+        model = grow_vocabulary(model, vocab_size, seed=config.seed)
     if lora is not None:
         add_lora(model, lora, seed=config.seed)
     freeze(model, config)

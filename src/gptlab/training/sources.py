@@ -77,7 +77,10 @@ def open_data(paths: Sequence[str], config: TrainConfig, say: Say) -> Data:
     if is_dataset(paths[0]):
         return TokenDataset(paths[0])
     corpus = open_corpus(
-        paths[0] if len(paths) == 1 else paths, field=config.field, errors=config.errors
+        paths[0] if len(paths) == 1 else paths,
+        field=config.field,
+        errors=config.errors,
+        conversations=config.chat_template is not None,
     )
     if corpus.skipped:
         say(

@@ -33,6 +33,8 @@ class Counts:
     """By part: train or dev."""
     kept_characters: Counter[str] = field(default_factory=Counter)
     kept_bytes: Counter[str] = field(default_factory=Counter)
+    answer_tokens: Counter[str] = field(default_factory=Counter)
+    """The assistant's, in conversations."""
     left_out: Counter[str] = field(default_factory=Counter)
     """By reason."""
     digest: str = ""
@@ -73,7 +75,9 @@ class Collector:
     ) -> None:
         self.folder = folder = journal.dataset
         self._config = config
-        self._end = [] if tokenizer.eos_id is None else [tokenizer.eos_id]
+        # A conversation ends as its template says.
+        is_chat = config.chat_template is not None
+        self._end = [] if tokenizer.eos_id is None or is_chat else [tokenizer.eos_id]
         self.counts = Counts() if state is None else Counts.of(state["counts"])
         self._document = _Document() if state is None else _Document(**state["document"])
         parts = (TRAIN, DEV) if config.dev_size and config.split == "documents" else (TRAIN,)
@@ -108,7 +112,7 @@ class Collector:
         document.add(examined)
         is_whole = item.is_first and item.is_last
         if examined.ids is not None and not is_whole:
-            self.writers[item.part].write(examined.ids)
+            self.writers[item.part].write(examined.ids, examined.mask)
         if not item.is_last:
             return
         reason, detail = self._verdict(examined)
@@ -118,7 +122,9 @@ class Collector:
             self._leave_out(item.name, reason, detail)
             return
         if examined.ids is not None and is_whole:
-            self.writers[item.part].write(examined.ids)
+            self.writers[item.part].write(examined.ids, examined.mask)
+        if examined.mask is not None:
+            self.counts.answer_tokens[item.part] += int(examined.mask.sum())
         self._keep(item.part)
 
     def _verdict(self, examined: Examined) -> tuple[str | None, str]:
@@ -203,7 +209,11 @@ def _writer(
     if state is not None:
         return DatasetWriter.resume(folder, state, name=name)
     return DatasetWriter(
-        folder, vocab_size=tokenizer.vocab_size, shard_tokens=config.shard_tokens, name=name
+        folder,
+        vocab_size=tokenizer.vocab_size,
+        shard_tokens=config.shard_tokens,
+        masked=config.chat_template is not None,
+        name=name,
     )
 
 

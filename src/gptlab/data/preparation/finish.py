@@ -2,18 +2,20 @@
 
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from gptlab.config import FilterConfig, PrepareConfig, WindowConfig
 from gptlab.corpus import Corpus
+from gptlab.data.packing import Packing, packing_of
 from gptlab.data.preparation.collect import Collector, Counts
 from gptlab.data.preparation.reading import DEV, TRAIN
 from gptlab.data.shards import MANIFEST, TOKENIZER, TokenDataset
 from gptlab.data.windows import make_windows
 from gptlab.errors import DataError
 from gptlab.tokenizer import Tokenizer
+from gptlab.tokenizer.chat import ChatTemplate
 
 _CHOICES = (
     "field",
@@ -46,10 +48,17 @@ class Report:
     """For training or evaluation; None where they depend on the model that is trained."""
     left_out: dict[str, int]
     """Documents by reason, the most frequent first."""
+    conversations: dict[str, Packing] = field(default_factory=dict)
+    """How they are packed, by part, where that is what the documents are."""
 
 
 def finish(
-    collector: Collector, *, config: PrepareConfig, corpus: Corpus, tokenizer: Tokenizer
+    collector: Collector,
+    *,
+    config: PrepareConfig,
+    corpus: Corpus,
+    tokenizer: Tokenizer,
+    template: ChatTemplate | None = None,
 ) -> Report:
     """Complete the datasets in the collector's folder."""
     counts, folder = collector.counts, collector.folder
@@ -57,7 +66,8 @@ def finish(
     shutil.rmtree(folder / TOKENIZER, ignore_errors=True)
     tokenizer.save(folder / TOKENIZER)
     for part, writer in collector.writers.items():
-        writer.finish(**_facts(part, counts, config, corpus, tokenizer))
+        chat = {} if template is None else _chat_facts(template, counts.answer_tokens[part])
+        writer.finish(**_facts(part, counts, config, corpus, tokenizer), **chat)
     datasets = {TRAIN: TokenDataset(folder)}
     if config.split == "random-windows":
         _hold_out_windows(folder)
@@ -71,7 +81,12 @@ def finish(
         bytes={part: int(dataset.manifest["bytes"]) for part, dataset in datasets.items()},
         windows={part: _count_windows(dataset) for part, dataset in datasets.items()},
         left_out=_by_frequency(counts),
+        conversations={} if template is None else {p: packing_of(d) for p, d in datasets.items()},
     )
+
+
+def _chat_facts(template: ChatTemplate, answer_tokens: int) -> dict[str, Any]:
+    return {"chat_template": template.model_dump(mode="json"), "answer_tokens": answer_tokens}
 
 
 def _facts(

@@ -2,6 +2,7 @@
 
 import hashlib
 import sys
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -25,6 +26,12 @@ from gptlab.data.staging import check_output, publish, writing
 from gptlab.errors import ConfigError, DataError
 from gptlab.parallel import batched, parallel_map
 from gptlab.tokenizer import Tokenizer, load_tokenizer
+from gptlab.tokenizer.chat import (
+    ChatEncoder,
+    ChatTemplate,
+    find_template,
+    with_template_tokens,
+)
 
 _BATCH_CHARACTERS = 1 << 20
 _ITEM_CHARACTERS = 256
@@ -65,6 +72,10 @@ def prepare(config: PrepareConfig, *, tokenizer: Tokenizer | None = None) -> Pre
     output = _output(config)
     check_output(output, overwrite=config.overwrite)
     tokenizer = tokenizer or _named_tokenizer(config)
+    template = None if config.chat_template is None else find_template(config.chat_template)
+    if template is not None:
+        tokenizer = with_template_tokens(tokenizer, template)
+        ChatEncoder(template, tokenizer)
     if config.mode == "chunk" and config.short == "pad" and tokenizer.pad_id is None:
         raise ConfigError("short is 'pad', but the tokenizer has no such token; write --short keep")
     unfinished = unfinished_folder(output)
@@ -72,18 +83,38 @@ def prepare(config: PrepareConfig, *, tokenizer: Tokenizer | None = None) -> Pre
         # Another process may have been at work until now.
         check_output(output, overwrite=config.overwrite)
         corpus = _open(config, unfinished)
-        journal = Journal(unfinished, _job(config, corpus, tokenizer))
+        journal = Journal(unfinished, _job(config, corpus, tokenizer, template))
         with writing(output):
             place, state = journal.begin(overwrite=config.overwrite)
             collector = _collector(journal, config, tokenizer, state)
         with closing(collector):
-            _run(config, corpus, tokenizer, place=place, collector=collector, journal=journal)
+            examine = partial(
+                Examiner,
+                tokenizer,
+                config.part(FilterConfig),
+                signed=config.near_duplicates is not None,
+                template=template,
+            )
+            # What a tokenizer works out when it is first used, workers that are forked get from
+            # here.
+            tokenizer.encode_to_array("")
+            _run(
+                config,
+                _reader(config, corpus, tokenizer).items(place),
+                examine,
+                place=place,
+                collector=collector,
+                journal=journal,
+                size=corpus.stored_size,
+            )
         for part in collector.writers:
             if not collector.counts.kept_documents[part]:
                 journal.end()
                 raise DataError(_nothing_kept(part, collector, corpus))
         with writing(output):
-            report = finish(collector, config=config, corpus=corpus, tokenizer=tokenizer)
+            report = finish(
+                collector, config=config, corpus=corpus, tokenizer=tokenizer, template=template
+            )
             check_output(output, overwrite=config.overwrite)
             publish(journal.dataset, output)
             journal.end()
@@ -103,31 +134,31 @@ def _collector(
         ) from None
 
 
+def _reader(config: PrepareConfig, corpus: Corpus, tokenizer: Tokenizer) -> Reader:
+    filters = config.part(FilterConfig)
+    return Reader(
+        sections_of(corpus, dev_size=config.dev_size if config.split == "documents" else 0.0),
+        fraction=config.fraction,
+        seed=config.seed,
+        divisible=tokenizer.divisible and config.chat_template is None,
+        judged=DocumentFilter(filters).is_active or config.near_duplicates is not None,
+    )
+
+
 def _run(
     config: PrepareConfig,
-    corpus: Corpus,
-    tokenizer: Tokenizer,
+    items: Iterator[Item],
+    examine: Callable[[], Examiner],
     *,
     place: Place,
     collector: Collector,
     journal: Journal,
+    size: int,
 ) -> None:
     output = _output(config)
-    filters = config.part(FilterConfig)
-    signed = config.near_duplicates is not None
-    reader = Reader(
-        sections_of(corpus, dev_size=config.dev_size if config.split == "documents" else 0.0),
-        fraction=config.fraction,
-        seed=config.seed,
-        divisible=tokenizer.divisible,
-        judged=DocumentFilter(filters).is_active or signed,
-    )
-    batches = batched(reader.items(place), _BATCH_CHARACTERS, length=_weight)
-    # What a tokenizer works out when it is first used, workers that are forked get from here.
-    tokenizer.encode_to_array("")
-    examine = partial(Examiner, tokenizer, filters, signed)
+    batches = batched(items, _BATCH_CHARACTERS, length=_weight)
     results = parallel_map(examine, batches, processes=config.processes)
-    with closing(results), _bar(config, corpus) as bar:
+    with closing(results), _bar(config, size) as bar:
         for examined in chain.from_iterable(results):
             if collector.is_full:
                 break
@@ -147,9 +178,9 @@ def _weight(item: Item) -> int:
     return len(item.text) + _ITEM_CHARACTERS
 
 
-def _bar(config: PrepareConfig, corpus: Corpus) -> "tqdm[Any]":
+def _bar(config: PrepareConfig, size: int) -> "tqdm[Any]":
     return tqdm(
-        total=corpus.stored_size,
+        total=size,
         desc="preparing",
         unit="B",
         unit_scale=True,
@@ -197,10 +228,13 @@ def _open(config: PrepareConfig, unfinished: Path) -> Corpus:
         include=config.include,
         gitignore=config.gitignore,
         check=False,
+        conversations=config.chat_template is not None,
     )
 
 
-def _job(config: PrepareConfig, corpus: Corpus, tokenizer: Tokenizer) -> dict[str, Any]:
+def _job(
+    config: PrepareConfig, corpus: Corpus, tokenizer: Tokenizer, template: ChatTemplate | None
+) -> dict[str, Any]:
     """All that decides the result, each under the name by which a user knows it."""
     settings = config.model_dump(mode="json", exclude=_FREE)
     listing = hashlib.sha256()
@@ -209,6 +243,7 @@ def _job(config: PrepareConfig, corpus: Corpus, tokenizer: Tokenizer) -> dict[st
     return {
         **settings,
         "tokenizer": tokenizer.fingerprint(),
+        "chat_template": None if template is None else template.fingerprint(),
         "the sources": listing.hexdigest(),
         "the format": VERSION,
     }

@@ -1,0 +1,39 @@
+"""The tokens that a template needs of a tokenizer."""
+
+from collections.abc import Sequence
+
+from gptlab.errors import TokenizerError
+from gptlab.tokenizer.base import Tokenizer
+from gptlab.tokenizer.bpe import BPETokenizer
+from gptlab.tokenizer.chat.template import ChatTemplate
+
+
+def id_of(tokenizer: Tokenizer, name: str) -> int | None:
+    """The id of the special token `name`; None where there is no such token."""
+    try:
+        ids = tokenizer.encode(name, allowed_special=(name,))
+    except TokenizerError:
+        return None
+    return ids[0] if len(ids) == 1 else None
+
+
+def missing_tokens(tokenizer: Tokenizer, template: ChatTemplate) -> Sequence[str]:
+    """Which of a template's special tokens the tokenizer has not got, in their order."""
+    return [name for name in template.special_tokens if id_of(tokenizer, name) is None]
+
+
+def with_template_tokens(tokenizer: Tokenizer, template: ChatTemplate) -> Tokenizer:
+    """The tokenizer itself, or one with the special tokens of `template` behind all other ids.
+
+    Raises:
+        TokenizerError: Some are missing, and the tokenizer can't be extended.
+    """
+    missing = missing_tokens(tokenizer, template)
+    if not missing:
+        return tokenizer
+    if not isinstance(tokenizer, BPETokenizer):
+        raise TokenizerError(
+            f"chat template {template.name} needs {', '.join(missing)}, and a "
+            f"{type(tokenizer).__name__} can't be extended; use the template plain or zephyr"
+        )
+    return tokenizer.with_special_tokens(missing)
