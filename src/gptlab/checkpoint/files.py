@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from gptlab.config import ModelConfig, Quantization
+from gptlab.config import HeadSettings, ModelConfig, Quantization
 from gptlab.errors import CheckpointError
 
 FORMAT = "gptlab"
@@ -41,7 +41,12 @@ def read_header(folder: Path) -> dict[str, Any]:
 
 
 def write_header(
-    folder: Path, model: ModelConfig, *, step: int, quantization: Quantization | None = None
+    folder: Path,
+    model: ModelConfig,
+    *,
+    step: int,
+    quantization: Quantization | None = None,
+    head: HeadSettings | None = None,
 ) -> None:
     """Write `config.json` of a checkpoint."""
     header: dict[str, Any] = {
@@ -53,6 +58,8 @@ def write_header(
     }
     if quantization is not None:
         header["quantization"] = quantization.model_dump()
+    if head is not None:
+        header["head"] = head.model_dump()
     (folder / CONFIG).write_text(json.dumps(header, indent=1) + "\n", encoding="utf-8")
 
 

@@ -18,10 +18,11 @@ from gptlab.checkpoint.files import (
 from gptlab.checkpoint.find import find_checkpoint
 from gptlab.checkpoint.staging import publish, seal, staged, writing
 from gptlab.checkpoint.tensors import load_tensors, write_tensors
-from gptlab.config import ModelConfig, Quantization
+from gptlab.config import HeadSettings, ModelConfig, Quantization
 from gptlab.config.model import AttentionBackend
 from gptlab.errors import CheckpointError, ConfigError, TokenizerError
 from gptlab.model import GPT
+from gptlab.model.heads import Head, add_head, head_class
 from gptlab.model.quantize import replace_matrices
 from gptlab.tokenizer import Tokenizer, load_tokenizer
 
@@ -56,6 +57,7 @@ def save(
             model.state_dict(),
             step=step,
             quantization=model.quantization,
+            head=None if model.head is None else model.head.settings,
         )
         if tokenizer is not None:
             tokenizer.save(partial)
@@ -73,13 +75,14 @@ def write_model(
     *,
     step: int,
     quantization: Quantization | None = None,
+    head: HeadSettings | None = None,
 ) -> None:
     """Write the header and the weights of a checkpoint into `folder`, which is not sealed yet.
 
     Raises:
         OSError: They can't be written.
     """
-    write_header(folder, config, step=step, quantization=quantization)
+    write_header(folder, config, step=step, quantization=quantization, head=head)
     write_tensors(folder / WEIGHTS, tensors)
 
 
@@ -95,11 +98,41 @@ def load(
     quantized model comes back as such.
 
     Raises:
+        CheckpointError: There is none, it is damaged, or it has no tokenizer; or it has a head in
+            the place of next-token logits.
+    """
+    folder = find_checkpoint(path)
+    head = read_header(folder).get("head")
+    if head is not None:
+        raise CheckpointError(
+            f"{folder} is no language model, for it has a head of another kind ({_kind(head)}); "
+            "read texts with gptlab-predict, or load it with gptlab.ModelWithHead.load"
+        )
+    return load_with_head(folder, device=device, attention=attention)
+
+
+def load_with_head(
+    path: str | Path,
+    *,
+    device: torch.device | str = "cpu",
+    attention: AttentionBackend = "auto",
+    own: type[Head] | None = None,
+) -> tuple[GPT, Tokenizer]:
+    """As `load`, with whatever head stands on the model.
+
+    Args:
+        path: A checkpoint, or a run whose newest one is meant.
+        device: Where the model goes.
+        attention: The backend of this machine.
+        own: The class of a head of one's own.
+
+    Raises:
         CheckpointError: There is none, it is damaged, or it has no tokenizer.
+        ConfigError: The head is of one's own and its class is missing, or the other way round.
     """
     folder = find_checkpoint(path)
     verify(folder)
-    model = load_model(folder, device=device, attention=attention)
+    model = load_model(folder, device=device, attention=attention, own=own)
     try:
         return model, load_tokenizer(folder)
     except TokenizerError as error:
@@ -107,17 +140,25 @@ def load(
 
 
 def load_model(
-    folder: Path, *, device: torch.device | str = "cpu", attention: AttentionBackend = "auto"
+    folder: Path,
+    *,
+    device: torch.device | str = "cpu",
+    attention: AttentionBackend = "auto",
+    own: type[Head] | None = None,
 ) -> GPT:
     """The model of one checkpoint folder, in evaluation mode; checksums are not looked at.
 
-    Its numbers are of the type that they were saved in.
+    Its numbers are of the type that they were saved in. What stands on it comes along; `own` is the
+    class of a head of one's own.
     """
     header, tensors = read_header(folder), load_tensors(folder / WEIGHTS)
-    quantization = header.get("quantization")
+    quantization, head = header.get("quantization"), _head_settings(folder, header)
+    head_class(head, own)
     try:
         config = ModelConfig(**{**header["model"], "attention": attention})
         model = _empty(config)
+        with torch.device("meta"):
+            add_head(model, head, own=own)
         if quantization is not None:
             replace_matrices(model, Quantization.model_validate(quantization))
     except ConfigError as error:
@@ -218,6 +259,17 @@ def _filled(
     model.to_empty(device=device)
     model.load_state_dict(dict(tensors))
     return model.eval()
+
+
+def _head_settings(folder: Path, header: Mapping[str, Any]) -> HeadSettings:
+    try:
+        return HeadSettings(**header.get("head", {}))
+    except (ConfigError, TypeError) as error:
+        raise CheckpointError(f"{folder / CONFIG}: head: {error}") from None
+
+
+def _kind(head: object) -> str:
+    return str(head.get("head")) if isinstance(head, dict) else "damaged"
 
 
 def _bits(tensors: Mapping[str, Tensor]) -> int | None:

@@ -13,7 +13,7 @@ from gptlab.checkpoint import TRAINER, load_tensors
 from gptlab.checkpoint.files import WEIGHTS
 from gptlab.checkpoint.models import write_model
 from gptlab.checkpoint.tensors import write_tensors
-from gptlab.config import ModelConfig
+from gptlab.config import HeadSettings, ModelConfig
 from gptlab.errors import CheckpointError
 from gptlab.training import sharded
 from gptlab.training.dtensors import is_sharded, whole
@@ -48,6 +48,8 @@ class Snapshot:
     """What a resume needs beside it, without sharded tensors."""
     state: Mapping[str, Any]
     """The rest, as JSON holds it."""
+    head: HeadSettings | None = None
+    """What stands on the model in the place of next-token logits."""
 
 
 def take_snapshot(session: "Session") -> Snapshot:
@@ -69,6 +71,7 @@ def take_snapshot(session: "Session") -> Snapshot:
             "state": session.state.as_json(),
             "loss_scale": session.scale.state_dict(),
         },
+        head=None if model.head is None else model.head.settings,
     )
     if session.arithmetic.device.type == "cuda":
         torch.cuda.synchronize(session.arithmetic.device)
@@ -94,7 +97,7 @@ def write_snapshot(folder: Path, snapshot: Snapshot, *, tokenizer: Mapping[str, 
     """
     trainer = folder / TRAINER
     trainer.mkdir(parents=True, exist_ok=True)
-    write_model(folder, snapshot.config, snapshot.model, step=snapshot.step)
+    write_model(folder, snapshot.config, snapshot.model, step=snapshot.step, head=snapshot.head)
     for name, content in tokenizer.items():
         (folder / name).write_bytes(content)
     write_tensors(trainer / _TENSORS, snapshot.trainer)
