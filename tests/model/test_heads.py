@@ -167,5 +167,5 @@ def test_settings_that_make_no_head():
         settings("sequence_classification", labels=("a", "b", "a"))
     with pytest.raises(ConfigError, match="is a class of your own; give it, as in"):
         add_head(backbone(), HeadSettings(head="own"))
-    with pytest.raises(ConfigError, match="but the class EmptyHead was given too; leave one"):
+    with pytest.raises(ConfigError, match="EmptyHead was given, but the head is regression; write"):
         add_head(backbone(), settings("regression"), own=EmptyHead)

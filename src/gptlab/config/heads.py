@@ -19,6 +19,8 @@ HeadName = Literal[
 ]
 LANGUAGE_MODEL: Literal["language_model"] = "language_model"
 OWN: Literal["own"] = "own"
+IGNORED = -1
+"""The target of a token that has no label."""
 
 TargetKind = Literal["class", "numbers", "word_classes", "similarity"]
 """What a row's label is: one of the labels; a number or several; one of the labels for each word;
@@ -51,20 +53,20 @@ class HeadConfig(HeadSettings):
     """A head, and where its labels are found."""
 
     label_field: Source = "label"
-    """The key or the column that holds the label of a text."""
+    """The key or the column that holds the label; labels for token_classification if not given."""
     pair_field: Source = "text_2"
     """That of the text which the first is compared with, for embeddings."""
 
 
-# What would be ignored with a head, by the name of its setting; the default is no offence.
-WITHOUT_HEAD: Mapping[str, str] = MappingProxyType(
-    {
-        "key_tokens": "tokens",
-        "label_smoothing": "tokens",
-        "z_loss": "tokens",
-        "loss_chunk": "tokens",
-        "document_mask": "windows",
-        "reset_positions": "windows",
-        "bpe_dropout": "texts without labels",
-    }
+# Settings that are about next tokens or windows of them: with a head they would do nothing.
+OF_NEXT_TOKENS = (
+    "bpe_dropout",
+    "document_mask",
+    "key_tokens",
+    "label_smoothing",
+    "loss_chunk",
+    "reset_positions",
+    "z_loss",
 )
+# Fields of rows that are words, where nobody names others.
+FIELDS_OF_WORDS: Mapping[str, str] = MappingProxyType({"field": "tokens", "label_field": "labels"})

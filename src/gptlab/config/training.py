@@ -16,6 +16,7 @@ from pydantic import (
 )
 from pydantic.functional_validators import ModelWrapValidatorHandler
 
+from gptlab.config.heads import FIELDS_OF_WORDS, LANGUAGE_MODEL, OF_NEXT_TOKENS, HeadConfig
 from gptlab.config.learning import LossConfig, OptimizerConfig
 from gptlab.config.model import ModelConfig, Share
 from gptlab.config.presets import OPTIMIZER_DEFAULTS
@@ -73,7 +74,7 @@ class DatasetConfig(Settings):
     """Count positions from the start of each document in a window."""
 
 
-class TrainConfig(OptimizerConfig, LossConfig, DatasetConfig, ModelConfig):
+class TrainConfig(OptimizerConfig, LossConfig, HeadConfig, DatasetConfig, ModelConfig):
     """A training run, whole. Flat, so that a flag, a line of TOML and a field have one name.
 
     Without `train_data` the run is on the shipped stories, with evaluations close enough for
@@ -165,6 +166,7 @@ class TrainConfig(OptimizerConfig, LossConfig, DatasetConfig, ModelConfig):
         implied = {
             **(own_data if "train_data" in data else SHIPPED_RUN),
             **OPTIMIZER_DEFAULTS.get(str(data.get("optimizer")), {}),
+            **(FIELDS_OF_WORDS if data.get("head") == "token_classification" else {}),
         }
         config = handler({**implied, **data})
         # Only what the caller gave counts as given: resuming compares that with the saved run.
@@ -190,8 +192,23 @@ class TrainConfig(OptimizerConfig, LossConfig, DatasetConfig, ModelConfig):
             )
         if not self.key_tokens and (self.key_weight is not None or self.key_mode != "token"):
             raise ConfigError("key_weight and key_mode do nothing without key_tokens; write some")
+        if self.head != LANGUAGE_MODEL:
+            self._check_head()
         if self.gradient_accumulation_steps and self.micro_batch_size:
             raise ConfigError(
                 "gradient_accumulation_steps and micro_batch_size say the same thing in two ways; "
                 "leave one of them out"
             )
+
+    def _check_head(self) -> None:
+        if self.train_data == (TOY_TRAIN,):
+            raise ConfigError(
+                f"a {self.head} head learns from labels, which the shipped stories lack; write "
+                "--train_data with files of rows"
+            )
+        for name in OF_NEXT_TOKENS:
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ConfigError(
+                    f"{name} is about next tokens and does nothing with --head {self.head}; leave "
+                    "it out"
+                )

@@ -14,15 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gptlab.config.heads import OWN, HeadSettings, TargetKind
+from gptlab.config.heads import IGNORED, OWN, HeadSettings, TargetKind
 from gptlab.errors import ConfigError
 from gptlab.model.init import initialise
 
 if TYPE_CHECKING:
     from gptlab.model.gpt import GPT
-
-IGNORED = -1
-"""The target of a token that has no label."""
 
 
 class Head(nn.Module):
@@ -253,8 +250,8 @@ def head_class(settings: HeadSettings, own: type[Head] | None = None) -> type[He
         return own
     if own is not None:
         raise ConfigError(
-            f"the head is {settings.head}, but the class {own.__name__} was given too; leave one "
-            "of them out"
+            f"the class {own.__name__} was given, but the head is {settings.head}; write "
+            f"head='{OWN}', or leave the class out"
         )
     return HEADS.get(settings.head)
 

@@ -30,7 +30,7 @@ def encode_words(tokenizer: Tokenizer, words: Sequence[str], *, length: int) -> 
     places = []
     for number, word in enumerate(words):
         ids += tokenizer.encode(f" {word}" if number else word)
-        places.append(len(ids) - 1)
+        places.append(max(len(ids) - 1, 0))
     ids = _never_empty(tokenizer, ids)[:length]
     return EncodedText(ids, [place for place in places if place < len(ids)])
 

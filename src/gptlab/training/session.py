@@ -13,17 +13,28 @@ from torch import nn
 from tqdm import tqdm
 
 from gptlab.checkpoint import load_model
-from gptlab.config import DatasetConfig, LossConfig, ModelConfig, OptimizerConfig, TrainConfig
+from gptlab.config import (
+    DatasetConfig,
+    HeadSettings,
+    LossConfig,
+    ModelConfig,
+    OptimizerConfig,
+    TrainConfig,
+)
 from gptlab.config.training import AUTO
 from gptlab.data import TokenDataset, WindowSampler
+from gptlab.data.labelled import LabelledSampler
 from gptlab.data.mixture import MixedSampler
 from gptlab.data.sampler import Sampler
 from gptlab.errors import ConfigError
 from gptlab.model import GPT
-from gptlab.tokenizer import load_tokenizer
+from gptlab.model.heads import Head, add_head, head_class
+from gptlab.tokenizer import Tokenizer, load_tokenizer
 from gptlab.training.allocation import keep_freed_memory, prefer_huge_pages
+from gptlab.training.head_objective import HeadObjective
 from gptlab.training.inputs import Inputs, load_inputs
 from gptlab.training.key_tokens import find_key_ids, read_words
+from gptlab.training.labelled_inputs import load_labelled_inputs
 from gptlab.training.loader import BatchLoader, DeviceBatch
 from gptlab.training.loss_scale import LossScale
 from gptlab.training.objective import Objective
@@ -78,7 +89,10 @@ class Session:
 
     @property
     def tokens_per_step(self) -> int:
-        """What a step reads, short windows counted as full ones."""
+        """What a step reads, short windows counted as full ones, and texts as of mean length."""
+        labelled = self.inputs.labelled
+        if labelled is not None:
+            return max(1, round(self.config.batch_size * labelled.train.tokens_per_row))
         return self.config.batch_size * self.mixture[0][0].length
 
     def batch(self, step: int) -> DeviceBatch:
@@ -94,6 +108,10 @@ class Session:
     @property
     def digests(self) -> dict[str, str]:
         """What the tokens of each source are known by."""
+        labelled = self.inputs.labelled
+        if labelled is not None:
+            parts = {"train": labelled.train, "evaluation": labelled.evaluation}
+            return {name: dataset.fingerprint() for name, dataset in parts.items()}
         train = {data.name: data.dataset.fingerprint() for data in self.inputs.train}
         held_out = {
             f"evaluation {number}": dataset.fingerprint()
@@ -115,8 +133,15 @@ def say(line: str) -> None:
         sys.stdout.flush()
 
 
-def open_session(config: TrainConfig, ranks: Ranks | None = None) -> Session:
+def open_session(
+    config: TrainConfig, ranks: Ranks | None = None, *, own_head: type[Head] | None = None
+) -> Session:
     """Build a run, or rebuild the one to resume; nothing is written into its folder yet.
+
+    Args:
+        config: The run.
+        ranks: The processes that share it; this one alone if None.
+        own_head: The class of a head of one's own.
 
     Raises:
         GptlabError: A setting, a file or a device does not fit.
@@ -130,30 +155,26 @@ def open_session(config: TrainConfig, ranks: Ranks | None = None) -> Session:
     if arithmetic.device.type == "cpu":
         keep_freed_memory()
     saved_tokenizer = None if start.checkpoint is None else load_tokenizer(start.checkpoint)
-    inputs = ranks.first(lambda: load_inputs(config, saved=saved_tokenizer, say=tell))
+    head = head_class(config.part(HeadSettings), own_head)
+    inputs = ranks.first(lambda: _read(config, head, saved=saved_tokenizer, say=tell))
     config = config.replace(
         vocab_size=inputs.tokenizer.vocab_size,
         seq_len=inputs.seq_len,
         experiment_name=start.folder.name,
         precision=arithmetic.precision,
+        **inputs.found,
     )
     mixture = _make_mixture(config, inputs)
-    sampler = mixture[0][0] if len(mixture) == 1 else MixedSampler(mixture)
-    objective = Objective(
-        _make_model(config, start.checkpoint),
-        config.part(LossConfig),
-        arithmetic=arithmetic,
-        key_ids=find_key_ids(config.key_tokens, inputs.tokenizer).ids,
-    )
+    sampler = _make_sampler(config, inputs, mixture)
+    model = _make_model(config, start.checkpoint, own_head)
+    objective = _make_objective(config, inputs, model, arithmetic)
     # On its device from here on; sharding replaces parameters, before others hold on to them.
     module = distribute(objective, mode=config.parallel, ranks=ranks, device=arithmetic.device)
-    model = objective.model
     products = torch.bfloat16 if arithmetic.precision == "bf16" else torch.float32
     optimizers = make_optimizers(model, config.part(OptimizerConfig), products=products)
     average = None if config.ema_decay is None else WeightAverage(model, config.ema_decay)
     scale = LossScale(enabled=arithmetic.precision == "fp16")
-    train = [data.dataset for data in inputs.train]
-    state = TrainState(texts=[_fingerprint(train), _fingerprint(inputs.evaluation)])
+    state = TrainState(texts=_fingerprints(inputs))
     if start.checkpoint is not None:
         fresh = state
         state = restore(
@@ -213,14 +234,50 @@ def _choose(config: TrainConfig) -> tuple[TrainConfig, Start]:
     return continued(config, start), start
 
 
-def _make_model(config: TrainConfig, checkpoint: Path | None) -> GPT:
+def _read(
+    config: TrainConfig, head: type[Head] | None, *, saved: Tokenizer | None, say: Say
+) -> Inputs:
+    if head is None:
+        return load_inputs(config, saved=saved, say=say)
+    return load_labelled_inputs(config, kind=head.targets, saved=saved, say=say)
+
+
+def _make_model(config: TrainConfig, checkpoint: Path | None, own_head: type[Head] | None) -> GPT:
     """The checkpoint's model or a new one, alike in every process, on the CPU."""
     if checkpoint is None:
         model = GPT(config.part(ModelConfig), seed=config.seed)
     else:
-        model = load_model(checkpoint, attention=config.attention)
+        model = load_model(checkpoint, attention=config.attention, own=own_head)
+    if model.head is None:
+        add_head(model, config.part(HeadSettings), own=own_head, seed=config.seed)
     model.activation_checkpointing = config.activation_checkpointing
     return model
+
+
+def _make_objective(
+    config: TrainConfig, inputs: Inputs, model: GPT, arithmetic: Arithmetic
+) -> Objective:
+    if inputs.labelled is not None:
+        return HeadObjective(model, arithmetic=arithmetic)
+    return Objective(
+        model,
+        config.part(LossConfig),
+        arithmetic=arithmetic,
+        key_ids=find_key_ids(config.key_tokens, inputs.tokenizer).ids,
+    )
+
+
+def _make_sampler(config: TrainConfig, inputs: Inputs, mixture: Mixture) -> Sampler:
+    if inputs.labelled is None:
+        return mixture[0][0] if len(mixture) == 1 else MixedSampler(mixture)
+    return LabelledSampler(
+        inputs.labelled.train,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        shuffle=config.shuffle,
+        # Code is compiled for one width alone.
+        width=config.seq_len if config.compile == "on" else None,
+    )
 
 
 def _make_mixture(config: TrainConfig, inputs: Inputs) -> Mixture:
@@ -232,6 +289,13 @@ def _make_mixture(config: TrainConfig, inputs: Inputs) -> Mixture:
         weight = Fraction(sampler.num_windows) if data.weight is None else data.weight
         mixture.append((sampler, weight))
     return tuple(mixture)
+
+
+def _fingerprints(inputs: Inputs) -> list[str]:
+    """Digests of what is trained and evaluated on."""
+    if inputs.labelled is not None:
+        return [inputs.labelled.train.fingerprint(), inputs.labelled.evaluation.fingerprint()]
+    return [_fingerprint([data.dataset for data in inputs.train]), _fingerprint(inputs.evaluation)]
 
 
 def _fingerprint(datasets: Sequence[TokenDataset]) -> str:
