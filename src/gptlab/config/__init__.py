@@ -1,5 +1,6 @@
 """Every setting of gptlab, as frozen models that never import torch."""
 
+from gptlab.config.fine_tuning import FineTuneConfig, LoRA
 from gptlab.config.heads import HeadConfig, HeadSettings
 from gptlab.config.learning import LossConfig, OptimizerConfig
 from gptlab.config.model import ModelConfig
@@ -14,8 +15,10 @@ __all__ = [
     "PRESETS",
     "DatasetConfig",
     "FilterConfig",
+    "FineTuneConfig",
     "HeadConfig",
     "HeadSettings",
+    "LoRA",
     "LossConfig",
     "ModelConfig",
     "OptimizerConfig",

@@ -8,6 +8,8 @@ from gptlab.config.training import AUTO
 from gptlab.data.labelled import LabelledDataset
 from gptlab.data.labelled_rows import Fields, LabelledRow, labels_of, read_rows, split_rows
 from gptlab.tokenizer import Tokenizer, train_bpe
+from gptlab.tokenizer.chunks.steps import Normalizer, normalise
+from gptlab.tokenizer.lower_case import lower_cased
 from gptlab.training.inputs import Inputs, LabelledInputs, open_tokenizer
 from gptlab.training.sources import Say
 
@@ -39,6 +41,9 @@ def load_labelled_inputs(
         train = rows
         held_out = read_rows([config.eval_data], kind=kind, fields=fields, errors=config.errors)
     tokenizer = saved or _open_tokenizer(config, train, say)
+    if config.lower_case:
+        # One that does so already stays as it is.
+        tokenizer = lower_cased(tokenizer)
     datasets = [
         LabelledDataset(
             part,
@@ -77,9 +82,11 @@ def _settings(config: TrainConfig, kind: TargetKind, rows: list[LabelledRow]) ->
 def _open_tokenizer(config: TrainConfig, rows: list[LabelledRow], say: Say) -> Tokenizer:
     if config.tokenizer != AUTO:
         return open_tokenizer(config, [], say=say)
+    # Merges are learned of what will be merged.
+    normalizers: tuple[Normalizer, ...] = ("Lowercase",) if config.lower_case else ()
     texts = (text if isinstance(text, str) else " ".join(text) for r in rows for text in r.texts)
     tokenizer = train_bpe(
-        texts=texts,
+        texts=(normalise(text, normalizers) for text in texts),
         vocab_size=config.vocab_size,
         progress=sys.stderr.isatty() and not config.quiet,
     )

@@ -14,6 +14,7 @@ from gptlab.training.objective import Forward
 from gptlab.training.parallelism import synchronised
 from gptlab.training.peak import peak_flops
 from gptlab.training.session import Session
+from gptlab.training.state import learning
 
 # Share of a part's windows that are tried out, one of so many.
 _TRIED = 8
@@ -83,7 +84,7 @@ def quick_probe(session: Session) -> Cost:
     seconds = cost.seconds * rows * session.parts / few
     if seconds < _QUICK_SECONDS:
         return probe(session, module)
-    gradients = 4 * session.model.num_parameters()
+    gradients = 4 * _learning(session)
     activations = max(0, cost.peak_bytes - before - gradients)
     return Cost(seconds, cost.peak_bytes + activations * (rows - few) // few)
 
@@ -107,7 +108,7 @@ def describe(session: Session, cost: Cost) -> str:
         *_means(session, cost),
         *_note_of_warmup(session),
     ]
-    if tokens < parameters:
+    if tokens < parameters and config.init_from is None:
         lines.append(
             "note     the model has more parameters than the text has tokens: it can learn the "
             "text by heart, so watch the evaluation loss"
@@ -142,7 +143,9 @@ def describe_labelled(session: Session, cost: Cost) -> str:
 def _model(session: Session) -> str:
     config, parameters = session.config, session.model.num_parameters()
     kind = f"{config.num_layers} layers, width {config.embed_dim}, {config.n_heads} heads"
-    return f"model    {parameters:,} parameters: {kind}, vocabulary {config.vocab_size:,}"
+    learn = _learning(session)
+    part = "" if learn == parameters else f", of which {learn:,} learn"
+    return f"model    {parameters:,} parameters{part}: {kind}, vocabulary {config.vocab_size:,}"
 
 
 def _means(session: Session, cost: Cost) -> list[str]:
@@ -276,6 +279,9 @@ def run_seconds(session: Session, cost: Cost) -> float:
 
 def _speed(session: Session, cost: Cost) -> str:
     speed = session.tokens_per_step / cost.seconds
+    if _learning(session) < session.model.num_parameters():
+        # Gradients that nobody computes are no use of the processor.
+        return f"{speed:,.0f} tokens/s"
     peak = peak_flops(session.arithmetic, devices=session.ranks.size)
     if peak is None:
         return f"{speed:,.0f} tokens/s"
@@ -292,8 +298,13 @@ def later_memory(session: Session) -> int:
     copies = 2 + (config.ema_decay is not None)
     is_in_parts = config.micro_batch_size or config.gradient_accumulation_steps
     copies += is_in_parts is not None
-    size = 4 * copies * session.model.num_parameters()
+    size = 4 * copies * _learning(session)
     return size // session.ranks.size if config.parallel == "fsdp" else size
+
+
+def _learning(session: Session) -> int:
+    """How many numbers training changes."""
+    return sum(parameter.numel() for parameter in learning(session.model).values())
 
 
 def _duration(seconds: float) -> str:

@@ -1,11 +1,10 @@
 """Everything that a run holds while it trains, built from its settings."""
 
-import hashlib
 import sys
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,31 +15,28 @@ from gptlab.checkpoint import load_model
 from gptlab.config import (
     DatasetConfig,
     HeadSettings,
-    LossConfig,
     ModelConfig,
     OptimizerConfig,
     TrainConfig,
 )
 from gptlab.config.training import AUTO
-from gptlab.data import TokenDataset, WindowSampler
-from gptlab.data.labelled import LabelledSampler
-from gptlab.data.mixture import MixedSampler
+from gptlab.data import WindowSampler
 from gptlab.data.sampler import Sampler
 from gptlab.errors import ConfigError
 from gptlab.model import GPT
 from gptlab.model.heads import Head, add_head, head_class
-from gptlab.tokenizer import Tokenizer, load_tokenizer
+from gptlab.tokenizer import load_tokenizer
 from gptlab.training.allocation import keep_freed_memory, prefer_huge_pages
-from gptlab.training.head_objective import HeadObjective
-from gptlab.training.inputs import Inputs, load_inputs
-from gptlab.training.key_tokens import find_key_ids, read_words
-from gptlab.training.labelled_inputs import load_labelled_inputs
+from gptlab.training.inputs import Inputs
+from gptlab.training.key_tokens import read_words
 from gptlab.training.loader import BatchLoader, DeviceBatch
 from gptlab.training.loss_scale import LossScale
 from gptlab.training.objective import Objective
 from gptlab.training.optimizers import make_optimizers
 from gptlab.training.parallelism import distribute
+from gptlab.training.parts import Mixture, fingerprints, make_objective, make_sampler, read_inputs
 from gptlab.training.precision import Arithmetic, choose_arithmetic
+from gptlab.training.pretrained import Pretrained, freeze, load_pretrained
 from gptlab.training.ranks import Ranks
 from gptlab.training.run_folder import Start, choose_run, continued
 from gptlab.training.sinks import require_sinks
@@ -48,9 +44,6 @@ from gptlab.training.snapshot import restore
 from gptlab.training.sources import Say
 from gptlab.training.state import TrainState
 from gptlab.training.weight_average import WeightAverage
-
-Mixture = tuple[tuple[WindowSampler, Fraction], ...]
-"""A sampler for each source of training data, and its weight among them."""
 
 
 @dataclass(frozen=True)
@@ -155,26 +148,31 @@ def open_session(
     if arithmetic.device.type == "cpu":
         keep_freed_memory()
     saved_tokenizer = None if start.checkpoint is None else load_tokenizer(start.checkpoint)
+    pretrained = None
+    if config.init_from is not None and start.checkpoint is None:
+        config, pretrained = ranks.together(partial(load_pretrained, config))
+        saved_tokenizer = pretrained.tokenizer
     head = head_class(config.part(HeadSettings), own_head)
-    inputs = ranks.first(lambda: _read(config, head, saved=saved_tokenizer, say=tell))
+    inputs = ranks.first(lambda: read_inputs(config, head, saved=saved_tokenizer, say=tell))
     config = config.replace(
-        vocab_size=inputs.tokenizer.vocab_size,
+        # A trained model may have more rows than its tokenizer has ids.
+        vocab_size=config.vocab_size if config.init_from else inputs.tokenizer.vocab_size,
         seq_len=inputs.seq_len,
         experiment_name=start.folder.name,
         precision=arithmetic.precision,
         **inputs.found,
     )
     mixture = _make_mixture(config, inputs)
-    sampler = _make_sampler(config, inputs, mixture)
-    model = _make_model(config, start.checkpoint, own_head)
-    objective = _make_objective(config, inputs, model, arithmetic)
+    sampler = make_sampler(config, inputs, mixture)
+    model = _make_model(config, start.checkpoint, pretrained, own_head=own_head)
+    objective = make_objective(config, inputs, model, arithmetic)
     # On its device from here on; sharding replaces parameters, before others hold on to them.
     module = distribute(objective, mode=config.parallel, ranks=ranks, device=arithmetic.device)
     products = torch.bfloat16 if arithmetic.precision == "bf16" else torch.float32
     optimizers = make_optimizers(model, config.part(OptimizerConfig), products=products)
     average = None if config.ema_decay is None else WeightAverage(model, config.ema_decay)
     scale = LossScale(enabled=arithmetic.precision == "fp16")
-    state = TrainState(texts=_fingerprints(inputs))
+    state = TrainState(texts=fingerprints(inputs))
     if start.checkpoint is not None:
         fresh = state
         state = restore(
@@ -234,50 +232,25 @@ def _choose(config: TrainConfig) -> tuple[TrainConfig, Start]:
     return continued(config, start), start
 
 
-def _read(
-    config: TrainConfig, head: type[Head] | None, *, saved: Tokenizer | None, say: Say
-) -> Inputs:
-    if head is None:
-        return load_inputs(config, saved=saved, say=say)
-    return load_labelled_inputs(config, kind=head.targets, saved=saved, say=say)
-
-
-def _make_model(config: TrainConfig, checkpoint: Path | None, own_head: type[Head] | None) -> GPT:
-    """The checkpoint's model or a new one, alike in every process, on the CPU."""
-    if checkpoint is None:
+def _make_model(
+    config: TrainConfig,
+    checkpoint: Path | None,
+    pretrained: Pretrained | None,
+    *,
+    own_head: type[Head] | None,
+) -> GPT:
+    """The checkpoint's model, a trained one or a new one, alike in every process, on the CPU."""
+    if pretrained is not None:
+        model = pretrained.model
+    elif checkpoint is None:
         model = GPT(config.part(ModelConfig), seed=config.seed)
     else:
-        model = load_model(checkpoint, attention=config.attention, own=own_head)
-    if model.head is None:
+        model = load_model(checkpoint, attention=config.attention, merge=False, own=own_head)
+        freeze(model, config)
+    if checkpoint is None:
         add_head(model, config.part(HeadSettings), own=own_head, seed=config.seed)
     model.activation_checkpointing = config.activation_checkpointing
     return model
-
-
-def _make_objective(
-    config: TrainConfig, inputs: Inputs, model: GPT, arithmetic: Arithmetic
-) -> Objective:
-    if inputs.labelled is not None:
-        return HeadObjective(model, arithmetic=arithmetic)
-    return Objective(
-        model,
-        config.part(LossConfig),
-        arithmetic=arithmetic,
-        key_ids=find_key_ids(config.key_tokens, inputs.tokenizer).ids,
-    )
-
-
-def _make_sampler(config: TrainConfig, inputs: Inputs, mixture: Mixture) -> Sampler:
-    if inputs.labelled is None:
-        return mixture[0][0] if len(mixture) == 1 else MixedSampler(mixture)
-    return LabelledSampler(
-        inputs.labelled.train,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        shuffle=config.shuffle,
-        # Code is compiled for one width alone.
-        width=config.seq_len if config.compile == "on" else None,
-    )
 
 
 def _make_mixture(config: TrainConfig, inputs: Inputs) -> Mixture:
@@ -289,20 +262,6 @@ def _make_mixture(config: TrainConfig, inputs: Inputs) -> Mixture:
         weight = Fraction(sampler.num_windows) if data.weight is None else data.weight
         mixture.append((sampler, weight))
     return tuple(mixture)
-
-
-def _fingerprints(inputs: Inputs) -> list[str]:
-    """Digests of what is trained and evaluated on."""
-    if inputs.labelled is not None:
-        return [inputs.labelled.train.fingerprint(), inputs.labelled.evaluation.fingerprint()]
-    return [_fingerprint([data.dataset for data in inputs.train]), _fingerprint(inputs.evaluation)]
-
-
-def _fingerprint(datasets: Sequence[TokenDataset]) -> str:
-    digests = [dataset.fingerprint() for dataset in datasets]
-    if len(digests) == 1:
-        return digests[0]
-    return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def _require_same_text(
