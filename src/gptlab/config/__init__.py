@@ -2,6 +2,7 @@
 
 from gptlab.config.chat import ChatConfig
 from gptlab.config.fine_tuning import FineTuneConfig, LoRA
+from gptlab.config.heads import HeadConfig, HeadSettings
 from gptlab.config.learning import LossConfig, OptimizerConfig
 from gptlab.config.model import ModelConfig
 from gptlab.config.preparation import FilterConfig, PrepareConfig, WindowConfig
@@ -17,6 +18,8 @@ __all__ = [
     "DatasetConfig",
     "FilterConfig",
     "FineTuneConfig",
+    "HeadConfig",
+    "HeadSettings",
     "LoRA",
     "LossConfig",
     "ModelConfig",
