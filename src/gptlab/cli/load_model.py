@@ -62,7 +62,7 @@ def load_model(choice: ModelChoice) -> "tuple[GPT, Tokenizer]":
     from gptlab.training.precision import choose_device
 
     device = choose_device(choice.device)
-    path = _path(choice)
+    path = model_path(choice)
     given = None if choice.tokenizer_path is None else load_tokenizer(choice.tokenizer_path)
     if path.is_file():
         if given is None:
@@ -82,7 +82,12 @@ def load_model(choice: ModelChoice) -> "tuple[GPT, Tokenizer]":
     return model, tokenizer
 
 
-def _path(choice: ModelChoice) -> Path:
+def model_path(choice: ModelChoice) -> Path:
+    """Where the model lies that `choice` means.
+
+    Raises:
+        CheckpointError: There is none.
+    """
     runs = Path(choice.runs_dir)
     if choice.model_path is None:
         return newest_run(runs)

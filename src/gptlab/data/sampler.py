@@ -26,7 +26,6 @@ from gptlab.data.shards import Int64Array, TokenDataset
 from gptlab.data.windows import BoolArray, PackedWindows, Spans, StreamWindows, make_windows
 from gptlab.errors import ConfigError
 
-
 Read = Callable[[Int64Array, int], Int64Array]
 
 

@@ -11,6 +11,7 @@ from gptlab import interop
 from gptlab.config import SamplingConfig
 from gptlab.errors import ConfigError
 from gptlab.generation.beam import beam_search
+from gptlab.generation.chat import Messages, answer_text, fitted, open_messages, template_beside
 from gptlab.generation.compiling import Compile, Compiler
 from gptlab.generation.drafts import Drafter
 from gptlab.generation.engine import continue_rows
@@ -20,6 +21,7 @@ from gptlab.generation.stream import TextStream
 from gptlab.generation.texts import RowText, make_rows
 from gptlab.model import GPT
 from gptlab.tokenizer import Tokenizer
+from gptlab.tokenizer.chat import ChatEncoder, ChatTemplate
 
 _DEFAULT = SamplingConfig()
 
@@ -58,6 +60,7 @@ class Generator:
         drafter: What proposes tokens that the model then checks, one prompt after the other; the
             model alone makes each token if None.
         draft_length: Tokens that it proposes at a time.
+        chat_template: How the model's conversations are written, for `chat`.
 
     Raises:
         ConfigError: The drafter's vocabulary is another one, or `draft_length` is not positive.
@@ -71,9 +74,12 @@ class Generator:
         compile: Compile = "auto",
         drafter: Drafter | None = None,
         draft_length: int = 4,
+        chat_template: ChatTemplate | None = None,
     ) -> None:
         self.model = model.eval()
         self.tokenizer = tokenizer
+        self.chat_template = chat_template
+        """How its conversations are written."""
         self.compiler = Compiler(model, compile=compile)
         """Whether single tokens are read by compiled code."""
         self._speculator: Speculator | None = None
@@ -86,12 +92,14 @@ class Generator:
     def load(
         cls, path: str | Path, *, device: torch.device | str = "cpu", compile: Compile = "auto"
     ) -> "Generator":
-        """A generator over a checkpoint, or over a run's newest one.
+        """A generator over a checkpoint, or over a run's newest one, with its chat template.
 
         Raises:
             CheckpointError: There is none, or it is damaged.
+            ConfigError: The chat template that is saved with it is damaged.
         """
-        return cls(*interop.load(path, device=device), compile=compile)
+        model, tokenizer = interop.load(path, device=device)
+        return cls(model, tokenizer, compile=compile, chat_template=template_beside(path))
 
     @property
     def acceptance(self) -> Acceptance | None:
@@ -137,6 +145,46 @@ class Generator:
         for _, _, piece in self._pieces(rows):
             if piece:
                 yield piece
+
+    def chat(self, messages: Messages, config: SamplingConfig = _DEFAULT) -> str:
+        """The assistant's answer to the last of `messages`, which is a user's.
+
+        Where they and the answer would exceed the model's seq_len, the oldest turns are left out,
+        but not the system's message.
+
+        Args:
+            messages: The conversation, as in [{"role": "user", "content": "Hi"}].
+            config: How the answer is drawn, and how long it may be.
+
+        Raises:
+            ConfigError: The model has no chat template, or there is nothing to answer.
+            DataError: These are no messages.
+            TokenizerError: The tokenizer lacks a token of the template.
+        """
+        return "".join(self.stream_chat(messages, config))
+
+    def stream_chat(self, messages: Messages, config: SamplingConfig = _DEFAULT) -> Iterator[str]:
+        """`chat`, in pieces as they are made, of whole characters."""
+        encoder = self.chat_encoder()
+        room = self.model.config.seq_len - config.max_new_tokens
+        prompt, _ = fitted(open_messages(messages), encoder, room=room)
+        rows = self._rows([prompt], config, eos_id=encoder.end_id)
+        pieces = (piece for _, _, piece in self._pieces(rows) if piece)
+        yield from answer_text(pieces, encoder.template)
+
+    def chat_encoder(self) -> ChatEncoder:
+        """What turns conversations into this model's ids.
+
+        Raises:
+            ConfigError: The model has no chat template.
+            TokenizerError: The tokenizer lacks a token of the template.
+        """
+        if self.chat_template is None:
+            raise ConfigError(
+                "the model has no chat template; name the one it was trained with, as in "
+                "--chat_template chatml"
+            )
+        return ChatEncoder(self.chat_template, self.tokenizer)
 
     def generate_ids(
         self, prompts: Sequence[Sequence[int]], config: SamplingConfig = _DEFAULT
@@ -208,6 +256,12 @@ class Generator:
         for number, row in enumerate(rows):
             yield number, None, texts[id(row)].finish()
 
-    def _rows(self, prompts: Sequence[Sequence[int]], config: SamplingConfig) -> list[Row]:
+    def _rows(
+        self,
+        prompts: Sequence[Sequence[int]],
+        config: SamplingConfig,
+        *,
+        eos_id: int | None = None,
+    ) -> list[Row]:
         vocab_size = self.model.config.vocab_size
-        return make_rows(self.tokenizer, prompts, config, vocab_size=vocab_size)
+        return make_rows(self.tokenizer, prompts, config, vocab_size=vocab_size, eos_id=eos_id)

@@ -16,8 +16,11 @@ def make_rows(
     config: SamplingConfig,
     *,
     vocab_size: int,
+    eos_id: int | None = None,
 ) -> list[Row]:
     """A row a prompt, whose seed depends on the prompt's earlier copies and nothing else.
+
+    It ends with the token `eos_id`; the tokenizer's end of text if None.
 
     Raises:
         GptlabError: There can't be what `config` holds the texts to.
@@ -33,7 +36,7 @@ def make_rows(
                 prompt,
                 config,
                 seed=_seed_of_copy(config.seed, number),
-                eos_id=tokenizer.eos_id,
+                eos_id=tokenizer.eos_id if eos_id is None else eos_id,
                 banned=banned,
                 constraint=make_constraint(config, tokenizer, prompt=prompt, vocab_size=vocab_size),
             )
