@@ -101,7 +101,7 @@ def test_a_row_that_is_no_conversation_is_named(tmp_path, row, message, reason):
     with pytest.raises(DataError, match=rf"a\.jsonl, line 2.*{message}"):
         read(file)
     corpus = open_corpus(file, field="messages", conversations=True)
-    kinds = [document for document in corpus.read()]
+    kinds = list(corpus.read())
     assert [isinstance(document, Document) for document in kinds] == [True, False, True]
     assert kinds[1].reason.startswith(reason)
 
@@ -122,9 +122,11 @@ def test_what_holds_no_conversations(tmp_path):
 def test_conversations_have_a_fingerprint_of_their_own(tmp_path):
     file = written(tmp_path / "a.jsonl", {"messages": GOOD})
     plain = open_corpus(file, field="messages")
-    assert plain.fingerprint() != open_corpus(file, field="messages", conversations=True).fingerprint()
+    assert (
+        plain.fingerprint() != open_corpus(file, field="messages", conversations=True).fingerprint()
+    )
 
 
 def test_messages_without_a_place_are_named_by_themselves():
-    with pytest.raises(DataError, match="^messages, message 1 has the role 'me'"):
+    with pytest.raises(DataError, match=r"^messages, message 1 has the role 'me'"):
         messages_of([{"role": "me", "content": ""}])
