@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Self
 from pydantic import PositiveInt, model_validator
 
 from gptlab.cli.arithmetic import ArithmeticChoice, prepared
+from gptlab.cli.chat import ChatChoice, chat_template, converse
 from gptlab.cli.draft import DraftChoice, load_drafter
 from gptlab.cli.flags import CommandLine
 from gptlab.cli.load_model import ModelChoice, load_model
@@ -20,8 +21,10 @@ if TYPE_CHECKING:
     from gptlab.generation import Generator
 
 
-class GenerateCommand(SamplingFlags, DraftChoice, ArithmeticChoice, ModelChoice, CommandLine):
-    """Continue a prompt with a trained model."""
+class GenerateCommand(
+    SamplingFlags, DraftChoice, ArithmeticChoice, ChatChoice, ModelChoice, CommandLine
+):
+    """Continue a prompt with a trained model, or talk to one that was trained on conversations."""
 
     prompt: str = ""
     """Text to continue; without it the model begins a document."""
@@ -45,6 +48,7 @@ class GenerateCommand(SamplingFlags, DraftChoice, ArithmeticChoice, ModelChoice,
             )
         if self.num_beams is not None:
             self._check_beams()
+        self.check_chat(self.model_fields_set)
         if self.interactive and self.prompt_file == STANDARD_INPUT:
             raise ConfigError(
                 "--prompt_file - reads all of standard input, where --interactive reads its "
@@ -54,7 +58,7 @@ class GenerateCommand(SamplingFlags, DraftChoice, ArithmeticChoice, ModelChoice,
 
     def _check_beams(self) -> None:
         drawing = {*SamplingFlags.model_fields, *DraftChoice.model_fields} - {"length"}
-        others = (drawing - {*CommandLine.model_fields}) | {"interactive", "num_samples"}
+        others = (drawing - {*CommandLine.model_fields}) | {"chat", "interactive", "num_samples"}
         if given := sorted(others & self.model_fields_set):
             raise ConfigError(
                 f"--num_beams is {self.num_beams}, but beam search finds one text and draws none; "
@@ -82,6 +86,7 @@ def _generate(command: GenerateCommand) -> int:
             command, device=command.device, runs_dir=command.runs_dir, compile=command.compile
         ),
         draft_length=command.draft_length,
+        chat_template=chat_template(command) if command.chat else None,
     )
     code = _write(generator, prompt, config, command)
     if generator.acceptance is not None:
@@ -92,6 +97,8 @@ def _generate(command: GenerateCommand) -> int:
 def _write(
     generator: "Generator", prompt: str, config: SamplingConfig, command: GenerateCommand
 ) -> int:
+    if command.chat:
+        return converse(generator, prompt, command.part(SamplingFlags), system=command.system)
     if command.interactive:
         from gptlab.cli.session import Session
         from gptlab.cli.session_loop import talk

@@ -64,7 +64,7 @@ def load_model(choice: ModelChoice) -> "tuple[GPT, Tokenizer]":
     from gptlab.training.precision import choose_device
 
     device = choose_device(choice.device)
-    path = _path(choice)
+    path = model_path(choice)
     given = None if choice.tokenizer_path is None else load_tokenizer(choice.tokenizer_path)
     if path.is_file() and not is_nanogpt(path):
         model = checkpoint.load_state_dict(path, _config_of_state_dict(choice, path), device=device)
@@ -83,7 +83,12 @@ def load_model(choice: ModelChoice) -> "tuple[GPT, Tokenizer]":
     return model, tokenizer
 
 
-def _path(choice: ModelChoice) -> Path:
+def model_path(choice: ModelChoice) -> Path:
+    """Where the model lies that `choice` means.
+
+    Raises:
+        CheckpointError: There is none.
+    """
     runs = Path(choice.runs_dir)
     if choice.model_path is None:
         return newest_run(runs)

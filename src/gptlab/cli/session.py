@@ -1,22 +1,19 @@
 """A session: a text that a user and a model write in turns."""
 
-import json
-import shlex
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from gptlab.cli.flags import CommandLine, aliases, given_flags, takes_several
 from gptlab.cli.prompt import note_of_overflow
 from gptlab.cli.sampling_flags import SamplingFlags
-from gptlab.config.settings import nearest
-from gptlab.errors import ConfigError, GptlabError
+from gptlab.cli.session_settings import SessionSettings
+from gptlab.errors import GptlabError
 from gptlab.generation.code_blocks import until_block_ends
 
 if TYPE_CHECKING:
     from gptlab.generation import Generator
 
 
-class Session:
+class Session(SessionSettings):
     """The text so far, the settings that the model continues it with, and what can be undone.
 
     Args:
@@ -25,11 +22,15 @@ class Session:
         text: What to begin with.
     """
 
+    about = (
+        "A line is added to the text, and the model goes on with it. An empty line lets it go on."
+    )
+    emptied = "the text is empty"
+
     def __init__(self, generator: "Generator", flags: SamplingFlags, *, text: str = "") -> None:
+        super().__init__(flags)
         self.text = text
-        self.flags = flags
         self._generator = generator
-        self._first_flags = flags
         self._earlier: list[str] = []
         self._has_said_overflow = False
 
@@ -69,32 +70,6 @@ class Session:
         self._earlier.append(self.text)
         self.text = ""
 
-    def set(self, name: str, value: str) -> str:
-        """Change one setting, spelled as its flag is; no value means what it was at first.
-
-        Returns:
-            The setting as `settings` shows it.
-
-        Raises:
-            ConfigError: There is no such setting, or the value is bad.
-        """
-        field = aliases(SamplingFlags).get(name, name)
-        if field not in _fields():
-            raise ConfigError(f"there is no setting '{name}'; {nearest(name, _fields())}")
-        changes: Mapping[str, Any] = {field: getattr(self._first_flags, field)}
-        if value:
-            words = _words(value) if takes_several(SamplingFlags, field) else [value]
-            flags = [f"--{name}={word}" for word in words]
-            changes = given_flags(SamplingFlags, flags, prog="gptlab-generate")
-        changed = self.flags.replace(**changes)
-        changed.sampling()
-        self.flags = changed
-        return f"{name} {_shown(getattr(changed, field))}"
-
-    def settings(self) -> list[str]:
-        """A line a setting: its name, as `set` takes it, and its value."""
-        return [f"{name} {_shown(getattr(self.flags, name))}" for name in _fields()]
-
     def note_of_overflow(self) -> str | None:
         """Says, once, what becomes of a text that the model can't hold any longer."""
         if self._has_said_overflow or not self.text:
@@ -102,18 +77,3 @@ class Session:
         note = note_of_overflow(self._generator, self.text, self.flags.sampling())
         self._has_said_overflow = note is not None
         return note
-
-
-def _fields() -> list[str]:
-    return [name for name in SamplingFlags.model_fields if name not in CommandLine.model_fields]
-
-
-def _words(value: str) -> list[str]:
-    try:
-        return shlex.split(value)
-    except ValueError as error:
-        raise ConfigError(f"{value} can't be cut into words: {error}; close its quotes") from None
-
-
-def _shown(value: object) -> str:
-    return "not given" if value is None else json.dumps(value, ensure_ascii=False)

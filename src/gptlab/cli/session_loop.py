@@ -3,20 +3,20 @@
 import sys
 from pathlib import Path
 
+from gptlab.cli.chat_session import ChatSession
 from gptlab.cli.line_input import editable_lines, history_file, read_entry, read_paste
 from gptlab.cli.main import INTERRUPTED
-from gptlab.cli.session import Session
+from gptlab.cli.session import Session as TextSession
 from gptlab.config.settings import nearest
 from gptlab.errors import ConfigError, DataError, GptlabError
 from gptlab.training.files import replace_text
 
 _HELP = """\
-A line is added to the text, and the model goes on with it. An empty line lets it go on.
 A line that ends in a backslash goes on in the next line. Two slashes begin a text with one.
 
 /paste              several lines as they are, up to a line /end
 /undo               take the last exchange back
-/reset              begin an empty text
+/reset              begin anew
 /text               show the text so far
 /save FILE          write the text to a file
 /set NAME VALUE     change a setting, named as its flag; without a value, as it was at first
@@ -26,6 +26,8 @@ A line that ends in a backslash goes on in the next line. Two slashes begin a te
 
 Ctrl-C stops a continuation and keeps what there is of it."""
 _SLASH = "/"
+
+Session = TextSession | ChatSession
 
 
 def talk(session: Session) -> int:
@@ -82,7 +84,7 @@ def _continue(session: Session, entry: str) -> None:
 def _obey(session: Session, command: str, rest: str) -> None:
     match command:
         case "help":
-            print(_HELP)
+            print(session.about, _HELP, sep="\n")
         case "settings":
             print(*session.settings(), sep="\n")
         case "set":
@@ -94,7 +96,7 @@ def _obey(session: Session, command: str, rest: str) -> None:
             _undo(session)
         case "reset":
             session.reset()
-            print("the text is empty; /undo brings it back")
+            print(f"{session.emptied}; /undo brings it back")
         case "text":
             _show_line(session.text)
         case "save":

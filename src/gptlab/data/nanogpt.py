@@ -12,8 +12,9 @@ from typing import BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from gptlab.data.manifest import DEV
 from gptlab.data.shard_writer import DatasetWriter
-from gptlab.data.shards import DEV, TOKENIZER, TokenDataset
+from gptlab.data.shards import TOKENIZER, TokenDataset
 from gptlab.data.staging import check_output, publish, staged, writing
 from gptlab.data.text_size import TextSize
 from gptlab.errors import DataError

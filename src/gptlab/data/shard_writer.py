@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gptlab.data.manifest import FORMAT, MANIFEST
 from gptlab.data.shard_files import VERSION, GrowingFile
 from gptlab.data.shard_series import ShardSeries
-from gptlab.data.shards import DOCUMENTS, END_DTYPE, FORMAT, MANIFEST, MASK_DTYPE, SHARD_TOKENS
+from gptlab.data.shards import DOCUMENTS, END_DTYPE, MASK_DTYPE, SHARD_TOKENS
 from gptlab.data.staging import flush, writing
 from gptlab.errors import DataError
 from gptlab.tokenizer.base import token_dtype

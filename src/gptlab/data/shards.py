@@ -23,23 +23,19 @@ import numpy as np
 import numpy.typing as npt
 
 from gptlab.config.preparation import WindowConfig
+from gptlab.data.manifest import DEV, DTYPES, MANIFEST, files_of, read_manifest
 from gptlab.data.shard_files import (
     HEADER_BYTES,
-    VERSION,
     digest_payload,
     make_header,
     read_header,
 )
-from gptlab.errors import ConfigError, DataError
+from gptlab.errors import DataError
 from gptlab.tokenizer.chat import ChatTemplate
 
-MANIFEST = "manifest.json"
 DOCUMENTS = "documents.bin"
 TOKENIZER = "tokenizer"
-DEV = "dev"
-FORMAT = "gptlab-tokens"
 SHARD_TOKENS = 1 << 27
-_DTYPES: dict[str, np.dtype[Any]] = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}
 END_DTYPE: np.dtype[Any] = np.dtype("<u8")
 MASK_DTYPE: np.dtype[Any] = np.dtype("<u1")
 
@@ -60,14 +56,14 @@ class TokenDataset:
 
     def __init__(self, folder: str | Path, *, tokenizer: str | None = None) -> None:
         self.folder = Path(folder)
-        self.manifest = _read_manifest(self.folder)
+        self.manifest = read_manifest(self.folder)
         if tokenizer is not None and self.manifest["tokenizer"] != tokenizer:
             raise DataError(
                 f"{self.folder} was prepared with another tokenizer "
                 f"({self.manifest['tokenizer'][:12]}, not {tokenizer[:12]}); "
                 "give the tokenizer it was made with, or prepare it again"
             )
-        dtype, ends = _DTYPES[self.manifest["dtype"]], self.manifest["document_ends"]
+        dtype, ends = DTYPES[self.manifest["dtype"]], self.manifest["document_ends"]
         shards = self.manifest["shards"]
         self._shards = [_map(self.folder, shard, shard["tokens"], dtype) for shard in shards]
         self._marks = [
@@ -124,7 +120,7 @@ class TokenDataset:
 
     def fingerprint(self) -> str:
         """Hex digest of the tokens, as they were written, and of how windows are cut from them."""
-        files = _files(self.manifest)
+        files = files_of(self.manifest)
         content = [
             self.manifest["dtype"],
             [file["sha256"] for file in files],
@@ -180,7 +176,7 @@ class TokenDataset:
         Raises:
             DataError: A file was changed; it is named.
         """
-        files = _files(self.manifest)
+        files = files_of(self.manifest)
         resolved = [(self.folder / file["file"]).resolve() for file in files]
         for file, real in zip(files, resolved, strict=True):
             path = self.folder / file["file"]
@@ -203,6 +199,10 @@ def is_dataset(path: str | Path) -> bool:
     return (Path(path) / MANIFEST).is_file()
 
 
+def _damaged(path: Path, what: str) -> DataError:
+    return DataError(f"{path} is missing or damaged: {what}; prepare the data again")
+
+
 def _copy(shards: Shards, number: int, offset: int, out: Int64Array) -> None:
     """Fill `out` with the items from `offset` in shard `number` on."""
     done, length = 0, len(out)
@@ -210,89 +210,6 @@ def _copy(shards: Shards, number: int, offset: int, out: Int64Array) -> None:
         piece = shards[number][offset : offset + length - done]
         out[done : done + len(piece)] = piece
         done, offset, number = done + len(piece), 0, number + 1
-
-
-def _files(manifest: dict[str, Any]) -> list[dict[str, Any]]:
-    """What the manifest says of each file of arrays."""
-    shards = manifest["shards"]
-    masks = [shard["mask"] for shard in shards if "mask" in shard]
-    return [*shards, *masks, manifest["document_ends"]]
-
-
-def _damaged(path: Path, what: str) -> DataError:
-    return DataError(f"{path} is missing or damaged: {what}; prepare the data again")
-
-
-def _read_manifest(folder: Path) -> dict[str, Any]:
-    path = folder / MANIFEST
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"{path} can't be read: {error.strerror}; prepare the data again") from None
-    except ValueError:
-        raise DataError(f"{path} is damaged; prepare the data again") from None
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise DataError(f"{path} is not the manifest of a gptlab dataset; give its folder or text")
-    if manifest.get("version", VERSION) != VERSION:
-        raise DataError(
-            f"{path} has version {manifest['version']}, but this gptlab reads version {VERSION}; "
-            "prepare the data again"
-        )
-    if not _is_complete(manifest):
-        raise DataError(f"{path} is damaged; prepare the data again")
-    return manifest
-
-
-def _is_complete(manifest: dict[str, Any]) -> bool:
-    try:
-        shards, ends = manifest["shards"], manifest["document_ends"]
-        files = _files(manifest)
-        texts = [manifest["tokenizer"], *(file["file"] for file in files)]
-        counts = [manifest[key] for key in ("tokens", "documents", "bytes", "characters")]
-        counts += [manifest["vocab_size"], ends["count"], *(shard["tokens"] for shard in shards)]
-        digests = [bytes.fromhex(file["sha256"]) for file in files]
-        windows = WindowConfig(**manifest.get("windows", {}))
-        return (
-            manifest["version"] == VERSION
-            and manifest["dtype"] in _DTYPES
-            and _is_pad_id(manifest.get("pad_id"), manifest["vocab_size"])
-            and _is_held_out(manifest.get("held_out"), windows)
-            and _is_chat(manifest, windows)
-            and all(isinstance(text, str) for text in texts)
-            and all(type(count) is int and count >= 0 for count in counts)
-            and all(len(digest) == 32 for digest in digests)
-            and manifest["tokens"] == sum(shard["tokens"] for shard in shards)
-            and manifest["documents"] == ends["count"]
-        )
-    except (AttributeError, KeyError, TypeError, ValueError, ConfigError):
-        return False
-
-
-def _is_pad_id(value: Any, vocab_size: int) -> bool:
-    return value is None or (type(value) is int and 0 <= value < vocab_size)
-
-
-def _is_held_out(value: Any, windows: WindowConfig) -> bool:
-    if value is None:
-        return True
-    return (
-        windows.mode == "segment"
-        and value.keys() == {"share", "seed", "part"}
-        and type(value["share"]) in (int, float)
-        and 0 <= value["share"] < 1
-        and type(value["seed"]) is int
-        and value["seed"] >= 0
-        and value["part"] in ("train", DEV)
-    )
-
-
-def _is_chat(manifest: dict[str, Any], windows: WindowConfig) -> bool:
-    """Whether mode conversations, its template and a mask for each shard come together, or none."""
-    has_template = manifest.get("chat_template") is not None
-    if has_template:
-        ChatTemplate(**manifest["chat_template"])
-    masked = {"mask" in shard for shard in manifest["shards"]}
-    return (windows.mode == "conversations") == has_template and masked <= {has_template}
 
 
 def _map(folder: Path, file: dict[str, Any], count: int, dtype: np.dtype[Any]) -> npt.NDArray[Any]:

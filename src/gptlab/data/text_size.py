@@ -115,8 +115,10 @@ class MeasuredDataset(TokenDataset):
             tokens = packed.read_many([first], count)[0]
             answers = tokens[packed.read_marks([first], count)[0] == 1]
             self.num_targets += answers.size
-            for answer in np.split(answers, np.flatnonzero(answers == end_id)):
-                size.end_document()
+            # All but the first begin with the end of the one before.
+            for number, answer in enumerate(np.split(answers, np.flatnonzero(answers == end_id))):
+                if number:
+                    size.end_document()
                 size.add(answer[answer != end_id])
         size.end_document()
         self.target_characters, self.target_bytes = size.characters, size.bytes

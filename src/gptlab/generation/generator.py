@@ -13,6 +13,7 @@ from gptlab import interop
 from gptlab.config import SamplingConfig
 from gptlab.errors import ConfigError
 from gptlab.generation.beam import beam_search
+from gptlab.generation.chat import Messages, answer_text, fitted, open_messages, template_beside
 from gptlab.generation.compiling import Compile, Compiler
 from gptlab.generation.drafts import Drafter
 from gptlab.generation.engine import continue_rows
@@ -23,6 +24,7 @@ from gptlab.generation.texts import RowText, make_rows
 from gptlab.generation.vocabulary import unknown_ids
 from gptlab.model import GPT
 from gptlab.tokenizer import Tokenizer
+from gptlab.tokenizer.chat import ChatEncoder, ChatTemplate
 
 _DEFAULT = SamplingConfig()
 
@@ -63,6 +65,7 @@ class Generator:
         drafter: What proposes tokens that the model then checks, one prompt after the other; the
             model alone makes each token if None.
         draft_length: Tokens that it proposes at a time.
+        chat_template: How the model's conversations are written, for `chat`.
 
     Raises:
         ConfigError: The drafter's vocabulary is another one, or `draft_length` is not positive.
@@ -76,9 +79,12 @@ class Generator:
         compile: Compile = "auto",
         drafter: Drafter | None = None,
         draft_length: int = 4,
+        chat_template: ChatTemplate | None = None,
     ) -> None:
         self.model = model.eval()
         self.tokenizer = tokenizer
+        self.chat_template = chat_template
+        """How its conversations are written."""
         self.compiler = Compiler(model, compile=compile)
         """Whether single tokens are read by compiled code."""
         self._speculator: Speculator | None = None
@@ -91,12 +97,14 @@ class Generator:
     def load(
         cls, path: str | Path, *, device: torch.device | str = "cpu", compile: Compile = "auto"
     ) -> "Generator":
-        """A generator over a checkpoint, or over a run's newest one.
+        """A generator over a checkpoint, or over a run's newest one, with its chat template.
 
         Raises:
             CheckpointError: There is none, or it is damaged.
+            ConfigError: The chat template that is saved with it is damaged.
         """
-        return cls(*interop.load(path, device=device), compile=compile)
+        model, tokenizer = interop.load(path, device=device)
+        return cls(model, tokenizer, compile=compile, chat_template=template_beside(path))
 
     @property
     def acceptance(self) -> Acceptance | None:
@@ -142,6 +150,46 @@ class Generator:
         for _, _, piece in self._pieces(rows):
             if piece:
                 yield piece
+
+    def chat(self, messages: Messages, config: SamplingConfig = _DEFAULT) -> str:
+        """The assistant's answer to the last of `messages`, which is a user's.
+
+        Where they and the answer would exceed the model's seq_len, the oldest turns are left out,
+        but not the system's message.
+
+        Args:
+            messages: The conversation, as in [{"role": "user", "content": "Hi"}].
+            config: How the answer is drawn, and how long it may be.
+
+        Raises:
+            ConfigError: The model has no chat template, or there is nothing to answer.
+            DataError: These are no messages.
+            TokenizerError: The tokenizer lacks a token of the template.
+        """
+        return "".join(self.stream_chat(messages, config))
+
+    def stream_chat(self, messages: Messages, config: SamplingConfig = _DEFAULT) -> Iterator[str]:
+        """`chat`, in pieces as they are made, of whole characters."""
+        encoder = self.chat_encoder()
+        room = self.model.config.seq_len - config.max_new_tokens
+        prompt, _ = fitted(open_messages(messages), encoder, room=room)
+        rows = self.make_rows([prompt], config, eos_id=encoder.end_id)
+        pieces = (piece for _, _, piece in self._pieces(rows) if piece)
+        yield from answer_text(pieces, encoder.template)
+
+    def chat_encoder(self) -> ChatEncoder:
+        """What turns conversations into this model's ids.
+
+        Raises:
+            ConfigError: The model has no chat template.
+            TokenizerError: The tokenizer lacks a token of the template.
+        """
+        if self.chat_template is None:
+            raise ConfigError(
+                "the model has no chat template; name the one it was trained with, as in "
+                "--chat_template chatml"
+            )
+        return ChatEncoder(self.chat_template, self.tokenizer)
 
     def generate_ids(
         self, prompts: Sequence[Sequence[int]], config: SamplingConfig = _DEFAULT
@@ -199,11 +247,21 @@ class Generator:
             raise ConfigError("the prompt is empty; give it some text")
         return [start]
 
-    def make_rows(self, prompts: Sequence[Sequence[int]], config: SamplingConfig) -> list[Row]:
+    def make_rows(
+        self,
+        prompts: Sequence[Sequence[int]],
+        config: SamplingConfig,
+        *,
+        eos_id: int | None = None,
+    ) -> list[Row]:
         """What `texts.make_rows` makes of prompts of ids for this model and tokenizer."""
-        vocab_size, unknown_V = self.model.config.vocab_size, self._unknown_V
         return make_rows(
-            self.tokenizer, prompts, config, vocab_size=vocab_size, unknown_V=unknown_V
+            self.tokenizer,
+            prompts,
+            config,
+            vocab_size=self.model.config.vocab_size,
+            unknown_V=self._unknown_V,
+            eos_id=eos_id,
         )
 
     @cached_property

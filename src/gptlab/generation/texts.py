@@ -19,6 +19,7 @@ def make_rows(
     *,
     vocab_size: int,
     unknown_V: Tensor | None = None,
+    eos_id: int | None = None,
 ) -> list[Row]:
     """A row a prompt, whose seed depends on the prompt's earlier copies and nothing else.
 
@@ -28,6 +29,7 @@ def make_rows(
         config: How tokens are drawn, and how many.
         vocab_size: Number of the model's logits.
         unknown_V: What `vocabulary.unknown_ids` says of both.
+        eos_id: The token that ends a row; the tokenizer's end of text if None.
 
     Raises:
         GptlabError: There can't be what `config` holds the texts to.
@@ -43,7 +45,7 @@ def make_rows(
                 prompt,
                 config,
                 seed=_seed_of_copy(config.seed, number),
-                eos_id=tokenizer.eos_id,
+                eos_id=tokenizer.eos_id if eos_id is None else eos_id,
                 banned=banned,
                 constraint=make_constraint(config, tokenizer, prompt=prompt, vocab_size=vocab_size),
                 unknown_V=unknown_V,

@@ -8,10 +8,11 @@ from typing import Any
 
 from gptlab.config import FilterConfig, PrepareConfig, WindowConfig
 from gptlab.corpus import Corpus
+from gptlab.data.manifest import MANIFEST
 from gptlab.data.packing import Packing, packing_of
 from gptlab.data.preparation.collect import Collector, Counts
 from gptlab.data.preparation.reading import DEV, TRAIN
-from gptlab.data.shards import MANIFEST, TOKENIZER, TokenDataset
+from gptlab.data.shards import TOKENIZER, TokenDataset
 from gptlab.data.windows import make_windows
 from gptlab.errors import DataError
 from gptlab.tokenizer import Tokenizer
