@@ -21,7 +21,8 @@ AnyIntArray = npt.NDArray[np.integer]
 class TextSize:
     """Counts the text of documents that come in pieces, as if each were decoded at once.
 
-    Memory is bounded however long a document is.
+    Special tokens are no text, for none is encoded to them. Memory is bounded however long a
+    document is.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -30,11 +31,17 @@ class TextSize:
         self.bytes = 0
         """The same in UTF-8."""
         self._tokenizer = tokenizer
+        self._silent = [
+            id_
+            for id_ in getattr(tokenizer, "special_tokens", {}).values()
+            if id_ != tokenizer.unk_id
+        ]
         self._held: list[AnyIntArray] = []
         self._length = 0
 
     def add(self, tokens: AnyIntArray) -> None:
         """Go on with the open document by (n,) ids."""
+        tokens = tokens[~np.isin(tokens, self._silent)]
         self._held.append(tokens)
         self._length += tokens.size
         if self._length >= _BLOCK:

@@ -20,6 +20,7 @@ from gptlab.generation.stream import TextStream
 from gptlab.generation.texts import RowText, make_rows
 from gptlab.model import GPT
 from gptlab.tokenizer import Tokenizer
+from gptlab.tokenizer.base import SpecialNames
 
 _DEFAULT = SamplingConfig()
 
@@ -58,6 +59,8 @@ class Generator:
         drafter: What proposes tokens that the model then checks, one prompt after the other; the
             model alone makes each token if None.
         draft_length: Tokens that it proposes at a time.
+        allow_special: Whether names of special tokens in prompts become their ids; they are plain
+            text if not.
 
     Raises:
         ConfigError: The drafter's vocabulary is another one, or `draft_length` is not positive.
@@ -71,9 +74,11 @@ class Generator:
         compile: Compile = "auto",
         drafter: Drafter | None = None,
         draft_length: int = 4,
+        allow_special: bool = False,
     ) -> None:
         self.model = model.eval()
         self.tokenizer = tokenizer
+        self._allowed_special: SpecialNames = "all" if allow_special else ()
         self.compiler = Compiler(model, compile=compile)
         """Whether single tokens are read by compiled code."""
         self._speculator: Speculator | None = None
@@ -185,7 +190,7 @@ class Generator:
         Raises:
             ConfigError: The prompt is empty and the vocabulary has no such token.
         """
-        ids = self.tokenizer.encode(prompt)
+        ids = self.tokenizer.encode(prompt, allowed_special=self._allowed_special)
         if ids:
             return ids
         start = self.tokenizer.bos_id if self.tokenizer.eos_id is None else self.tokenizer.eos_id

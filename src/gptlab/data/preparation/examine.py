@@ -1,11 +1,14 @@
-"""What a worker process does with items: filters, digests, ids."""
+"""What a worker process does with items: filters, digests, control tokens, ids."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import numpy as np
+
 from gptlab.config import FilterConfig
 from gptlab.corpus.filters import DocumentFilter
 from gptlab.corpus.signature import Signature, content_hash, signature
+from gptlab.data.preparation.control import ControlTokens
 from gptlab.data.preparation.reading import Item
 from gptlab.tokenizer import Tokenizer
 from gptlab.tokenizer.base import TokenArray
@@ -21,8 +24,10 @@ class Examined(NamedTuple):
     """Digest of the text."""
     signature: Signature | None
     """MinHash of the text, if near duplicates are asked for."""
+    control: tuple[str, ...]
+    """Control tokens of the document that begins with it."""
     ids: TokenArray | None
-    """Tokens of the text, unless it is left out."""
+    """Control tokens and those of the text, unless it is left out."""
     characters: int
     size: int
     """Bytes of the text in UTF-8."""
@@ -35,12 +40,16 @@ class Examiner:
         tokenizer: Any.
         filters: Which documents are kept.
         signed: Whether each gets a signature.
+        control: Which tokens stand in front of each.
     """
 
-    def __init__(self, tokenizer: Tokenizer, filters: FilterConfig, signed: bool) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, filters: FilterConfig, signed: bool, control: ControlTokens
+    ) -> None:
         self._tokenizer = tokenizer
         self._filter = DocumentFilter(filters)
         self._signed = signed
+        self._control = control
 
     def __call__(self, items: list[Item]) -> list[Examined]:
         """The items in the same order, each with what became of it."""
@@ -64,10 +73,15 @@ class Examiner:
     def _examined(self, item: Item, ids: TokenArray | None) -> Examined:
         text = item.text
         kept = ids is not None
+        control: tuple[str, ...] = ()
+        if ids is not None and item.is_first:
+            control = self._control.of(text, item.language)
+            ids = np.concatenate([self._control.ids(control), ids]) if control else ids
         return Examined(
             item=item._replace(text=""),
             content=content_hash(text),
             signature=signature(text) if self._signed and kept else None,
+            control=control,
             ids=ids,
             characters=len(text),
             size=len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass")),

@@ -15,6 +15,7 @@ from gptlab.config import FilterConfig, PrepareConfig
 from gptlab.corpus import Corpus, open_corpus
 from gptlab.corpus.filters import DocumentFilter
 from gptlab.data.preparation.collect import Collector
+from gptlab.data.preparation.control import ControlTokens
 from gptlab.data.preparation.examine import Examiner
 from gptlab.data.preparation.finish import Report, finish
 from gptlab.data.preparation.inputs import STANDARD_INPUT, spooled
@@ -56,7 +57,7 @@ def prepare(config: PrepareConfig, *, tokenizer: Tokenizer | None = None) -> Pre
         tokenizer: Used instead of the one that `config` names.
 
     Raises:
-        ConfigError: A setting is missing or does not fit.
+        ConfigError: A setting is missing or does not fit, or the tokenizer lacks a control token.
         DataError: A source does not exist, there is nothing to keep in them, or something else is
             at the output.
         TokenizerError: The tokenizer can't be loaded.
@@ -72,12 +73,21 @@ def prepare(config: PrepareConfig, *, tokenizer: Tokenizer | None = None) -> Pre
         # Another process may have been at work until now.
         check_output(output, overwrite=config.overwrite)
         corpus = _open(config, unfinished)
+        control = ControlTokens(config, tokenizer, files=corpus.files)
         journal = Journal(unfinished, _job(config, corpus, tokenizer))
         with writing(output):
             place, state = journal.begin(overwrite=config.overwrite)
             collector = _collector(journal, config, tokenizer, state)
         with closing(collector):
-            _run(config, corpus, tokenizer, place=place, collector=collector, journal=journal)
+            _run(
+                config,
+                corpus,
+                tokenizer,
+                control=control,
+                place=place,
+                collector=collector,
+                journal=journal,
+            )
         for part in collector.writers:
             if not collector.counts.kept_documents[part]:
                 journal.end()
@@ -108,6 +118,7 @@ def _run(
     corpus: Corpus,
     tokenizer: Tokenizer,
     *,
+    control: ControlTokens,
     place: Place,
     collector: Collector,
     journal: Journal,
@@ -120,12 +131,13 @@ def _run(
         fraction=config.fraction,
         seed=config.seed,
         divisible=tokenizer.divisible,
-        judged=DocumentFilter(filters).is_active or signed,
+        judged=DocumentFilter(filters).is_active or signed or control.by_text,
+        languages=control.by_language,
     )
     batches = batched(reader.items(place), _BATCH_CHARACTERS, length=_weight)
     # What a tokenizer works out when it is first used, workers that are forked get from here.
     tokenizer.encode_to_array("")
-    examine = partial(Examiner, tokenizer, filters, signed)
+    examine = partial(Examiner, tokenizer, filters, signed, control)
     results = parallel_map(examine, batches, processes=config.processes)
     with closing(results), _bar(config, corpus) as bar:
         for examined in chain.from_iterable(results):
