@@ -16,6 +16,7 @@ from gptlab.data import TokenDataset
 from gptlab.data.preparation import collect, journal, reading
 from gptlab.data.text_size import MeasuredDataset
 from gptlab.errors import ConfigError
+from gptlab.evaluation.held_out import documents
 from gptlab.tokenizer import BPETokenizer
 from gptlab.tokenizer.base import SPECIAL_TOKENS
 
@@ -111,6 +112,7 @@ def test_they_are_no_text_of_windows(folder, tmp_path):
         result = prepare(folder, tmp_path / name, control_tokens=control, **options)
         sizes.append(MeasuredDataset(result.path, tokenizer=TOKENIZER))
     texts = [text for text, _ in FILES.values()]
+    assert list(documents(sizes[1:], TOKENIZER)) == texts
     # The first token of a document is context only: of its text, where no control token is there.
     first = [len(TOKENIZER.decode(TOKENIZER.encode(text)[:1])) for text in texts]
     assert sizes[0].target_bytes == sum(map(len, texts)) - sum(first)

@@ -8,6 +8,7 @@ import numpy.typing as npt
 from gptlab.data.sampler import WindowSampler
 from gptlab.data.shards import TokenDataset
 from gptlab.tokenizer import Tokenizer
+from gptlab.tokenizer.special import silent_ids
 
 _BLOCK = 1 << 18
 # A character has at most 4 bytes, hence as many tokens; what is beyond changes nothing.
@@ -31,11 +32,7 @@ class TextSize:
         self.bytes = 0
         """The same in UTF-8."""
         self._tokenizer = tokenizer
-        self._silent = [
-            id_
-            for id_ in getattr(tokenizer, "special_tokens", {}).values()
-            if id_ != tokenizer.unk_id
-        ]
+        self._silent = sorted(silent_ids(tokenizer))
         self._held: list[AnyIntArray] = []
         self._length = 0
 
