@@ -2,6 +2,7 @@
 
     config.json          format, version, architecture, step, the model's settings, its bits
     model.safetensors    weights
+    adapter.safetensors  adapters, where a model has some beside its weights
     tokenizer files      as the tokenizer saves them
     trainer/             what resuming needs, where the training loop saved it
     checksums.json       SHA-256 of every file above
@@ -10,6 +11,7 @@ A folder is written under a temporary name, flushed, and renamed, so that a read
 of one. No pickle is loaded but a bare state dict that the user names, and that by `weights_only`.
 """
 
+from gptlab.checkpoint.adapters import save_adapter, with_adapter
 from gptlab.checkpoint.files import TRAINER, read_header, verify
 from gptlab.checkpoint.find import checkpoints_in, find_checkpoint
 from gptlab.checkpoint.models import implied_settings, load, load_model, load_state_dict, save
@@ -28,6 +30,8 @@ __all__ = [
     "load_tensors",
     "read_header",
     "save",
+    "save_adapter",
     "save_tensors",
     "verify",
+    "with_adapter",
 ]

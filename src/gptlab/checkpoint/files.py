@@ -5,13 +5,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from gptlab.config import ModelConfig, Quantization
+from gptlab.config import LoRA, ModelConfig, Quantization
 from gptlab.errors import CheckpointError
 
 FORMAT = "gptlab"
 VERSION = 1
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
+ADAPTER = "adapter.safetensors"
 CHECKSUMS = "checksums.json"
 TRAINER = "trainer"
 
@@ -41,7 +42,12 @@ def read_header(folder: Path) -> dict[str, Any]:
 
 
 def write_header(
-    folder: Path, model: ModelConfig, *, step: int, quantization: Quantization | None = None
+    folder: Path,
+    model: ModelConfig,
+    *,
+    step: int,
+    quantization: Quantization | None = None,
+    lora: LoRA | None = None,
 ) -> None:
     """Write `config.json` of a checkpoint."""
     header: dict[str, Any] = {
@@ -53,6 +59,8 @@ def write_header(
     }
     if quantization is not None:
         header["quantization"] = quantization.model_dump()
+    if lora is not None:
+        header["lora"] = lora.model_dump()
     (folder / CONFIG).write_text(json.dumps(header, indent=1) + "\n", encoding="utf-8")
 
 
@@ -83,7 +91,8 @@ def read_checksums(folder: Path) -> dict[str, str]:
     """
     try:
         checksums = dict(json.loads((folder / CHECKSUMS).read_text(encoding="utf-8")))
-        is_ours = {CONFIG, WEIGHTS} <= checksums.keys() and all(map(_is_within, checksums))
+        has_weights = bool({WEIGHTS, ADAPTER} & checksums.keys())
+        is_ours = CONFIG in checksums and has_weights and all(map(_is_within, checksums))
     except (OSError, ValueError, TypeError):
         is_ours = False
     if not is_ours:

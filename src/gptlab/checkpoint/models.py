@@ -7,7 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gptlab.checkpoint.adapters import read_lora
 from gptlab.checkpoint.files import (
+    ADAPTER,
     CONFIG,
     WEIGHTS,
     read_header,
@@ -16,12 +18,13 @@ from gptlab.checkpoint.files import (
     write_header,
 )
 from gptlab.checkpoint.find import find_checkpoint
-from gptlab.checkpoint.staging import publish, seal, staged, writing
+from gptlab.checkpoint.staging import link, publish, seal, staged, writing
 from gptlab.checkpoint.tensors import load_tensors, write_tensors
-from gptlab.config import ModelConfig, Quantization
+from gptlab.config import LoRA, ModelConfig, Quantization
 from gptlab.config.model import AttentionBackend
 from gptlab.errors import CheckpointError, ConfigError, TokenizerError
-from gptlab.model import GPT
+from gptlab.model import GPT, add_lora, merged
+from gptlab.model.lora import is_adapter
 from gptlab.model.quantize import replace_matrices
 from gptlab.tokenizer import Tokenizer, load_tokenizer
 
@@ -56,6 +59,7 @@ def save(
             model.state_dict(),
             step=step,
             quantization=model.quantization,
+            lora=model.lora,
         )
         if tokenizer is not None:
             tokenizer.save(partial)
@@ -73,14 +77,32 @@ def write_model(
     *,
     step: int,
     quantization: Quantization | None = None,
+    lora: LoRA | None = None,
+    base: Path | None = None,
 ) -> None:
     """Write the header and the weights of a checkpoint into `folder`, which is not sealed yet.
+
+    Args:
+        folder: Where to.
+        config: The model's settings.
+        tensors: Its weights, by name.
+        step: Optimizer steps taken.
+        quantization: In how many bits they are, if not in floating point.
+        lora: What the adapters among them are; they get a file of their own.
+        base: A file that holds the others already, so that it need not be written again.
 
     Raises:
         OSError: They can't be written.
     """
-    write_header(folder, config, step=step, quantization=quantization)
-    write_tensors(folder / WEIGHTS, tensors)
+    write_header(folder, config, step=step, quantization=quantization, lora=lora)
+    if lora is not None:
+        adapters = {name: tensor for name, tensor in tensors.items() if is_adapter(name)}
+        write_tensors(folder / ADAPTER, adapters)
+        tensors = {name: tensor for name, tensor in tensors.items() if name not in adapters}
+    if base is None:
+        write_tensors(folder / WEIGHTS, tensors)
+    else:
+        link(base, folder / WEIGHTS)
 
 
 def load(
@@ -92,7 +114,7 @@ def load(
     """The model, in evaluation mode, and the tokenizer of a checkpoint or of a run's newest one.
 
     The attention backend is this machine's, not that of the machine which trained the model. A
-    quantized model comes back as such.
+    quantized model comes back as such, and one with adapters as a plain model with these merged.
 
     Raises:
         CheckpointError: There is none, it is damaged, or it has no tokenizer.
@@ -107,25 +129,35 @@ def load(
 
 
 def load_model(
-    folder: Path, *, device: torch.device | str = "cpu", attention: AttentionBackend = "auto"
+    folder: Path,
+    *,
+    device: torch.device | str = "cpu",
+    attention: AttentionBackend = "auto",
+    merge: bool = True,
 ) -> GPT:
     """The model of one checkpoint folder, in evaluation mode; checksums are not looked at.
 
-    Its numbers are of the type that they were saved in.
+    Its numbers are of the type that they were saved in. Adapters are merged, or left beside their
+    base without `merge`.
     """
     header, tensors = read_header(folder), load_tensors(folder / WEIGHTS)
-    quantization = header.get("quantization")
+    quantization, lora = header.get("quantization"), read_lora(folder, header)
+    if lora is not None:
+        tensors |= load_tensors(folder / ADAPTER)
     try:
         config = ModelConfig(**{**header["model"], "attention": attention})
         model = _empty(config)
         if quantization is not None:
             replace_matrices(model, Quantization.model_validate(quantization))
+        if lora is not None:
+            add_lora(model, lora, seed=0)
     except ConfigError as error:
         raise CheckpointError(f"{folder / CONFIG}: {error}") from None
     norm = tensors.get("norm.weight")
     if norm is not None and norm.is_floating_point():
         model.to(norm.dtype)
-    return _filled(model, tensors, folder / WEIGHTS, device)
+    model = _filled(model, tensors, folder / WEIGHTS, device)
+    return merged(model) if merge else model
 
 
 def load_state_dict(

@@ -11,7 +11,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -58,10 +58,17 @@ def staged(folder: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def seal(folder: Path) -> None:
-    """Write the checksum of every file, and flush everything to the disk."""
+def seal(folder: Path, *, known: Mapping[str, str] | None = None) -> None:
+    """Write the checksum of every file, and flush everything to the disk.
+
+    Args:
+        folder: What to seal.
+        known: Checksums of files in it that need not be read for that, by name.
+    """
     files = sorted(file for file in folder.rglob("*") if file.is_file())
-    _write_checksums(folder, {file.relative_to(folder).as_posix(): digest(file) for file in files})
+    names = {file.relative_to(folder).as_posix(): file for file in files}
+    known = known or {}
+    _write_checksums(folder, {n: known.get(n) or digest(file) for n, file in names.items()})
     for path in [*files, *(path for path in folder.rglob("*") if path.is_dir()), folder]:
         flush(path)
 
@@ -98,7 +105,7 @@ def publish_copy(checkpoint: Path, folder: Path, *, trainer: bool) -> None:
     with staged(folder) as partial:
         for name in checksums:
             (partial / name).parent.mkdir(parents=True, exist_ok=True)
-            _link(checkpoint / name, partial / name)
+            link(checkpoint / name, partial / name)
         _write_checksums(partial, checksums)
         for path in [*(path for path in partial.rglob("*") if path.is_dir()), partial]:
             flush(path)
@@ -156,7 +163,8 @@ def _set_aside(folder: Path) -> list[Path]:
     ]
 
 
-def _link(source: Path, target: Path) -> None:
+def link(source: Path, target: Path) -> None:
+    """Make `target` the file that `source` is, by a hard link where that is possible."""
     try:
         os.link(source, target)
     except OSError:

@@ -8,7 +8,12 @@ from gptlab.tokenizer import BPETokenizer, Tokenizer
 
 
 def add_special_tokens(
-    model: GPT, tokenizer: Tokenizer, tokens: Sequence[str], *, seed: int = 0
+    model: GPT,
+    tokenizer: Tokenizer,
+    tokens: Sequence[str],
+    *,
+    seed: int = 0,
+    in_text: bool = False,
 ) -> tuple[GPT, BPETokenizer]:
     """A model and a tokenizer that know further special tokens; those given stay as they are.
 
@@ -21,6 +26,7 @@ def add_special_tokens(
         tokenizer: Its tokenizer, one of gptlab's own.
         tokens: Texts of the new tokens, as in ["<USER>", "<ASSISTANT>"].
         seed: Seed of the model's new rows.
+        in_text: Whether the tokens are looked for in every text, and need not be allowed.
 
     Raises:
         TokenizerError: The tokenizer is not gptlab's own BPE, or can't take one of the tokens.
@@ -37,5 +43,5 @@ def add_special_tokens(
             f"the tokenizer has {tokenizer.vocab_size} ids, but the model {vocab_size}; give the "
             "tokenizer that the model was trained with"
         )
-    extended = tokenizer.with_special_tokens(tokens)
+    extended = tokenizer.with_special_tokens(tokens, in_text=in_text)
     return grow_vocabulary(model, max(vocab_size, extended.vocab_size), seed=seed), extended

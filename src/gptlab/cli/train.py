@@ -21,7 +21,8 @@ class TrainCommand(TrainConfig, CommandLine):
     """
 
     preset: str | None = None
-    """Named starting point: tiny, toy, nanogpt-char, gpt2, gpt2-medium, gpt2-large, gpt2-xl."""
+    """Named starting point: tiny, toy, nanogpt-char, gpt2, gpt2-medium, gpt2-large, gpt2-xl; or
+    finetune, for a run with init_from."""
     lr_find: bool = False
     """Instead of training, try learning rates of all sizes on this run, and suggest one."""
     check: bool = False

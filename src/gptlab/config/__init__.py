@@ -1,5 +1,6 @@
 """Every setting of gptlab, as frozen models that never import torch."""
 
+from gptlab.config.fine_tuning import FineTuneConfig, LoRA
 from gptlab.config.learning import LossConfig, OptimizerConfig
 from gptlab.config.model import ModelConfig
 from gptlab.config.preparation import FilterConfig, PrepareConfig, WindowConfig
@@ -13,6 +14,8 @@ __all__ = [
     "PRESETS",
     "DatasetConfig",
     "FilterConfig",
+    "FineTuneConfig",
+    "LoRA",
     "LossConfig",
     "ModelConfig",
     "OptimizerConfig",

@@ -1,6 +1,6 @@
 """What a run minimises, and how."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import (
     BeforeValidator,
@@ -9,11 +9,13 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    model_validator,
 )
 
 from gptlab.config.model import Share
 from gptlab.config.presets import OPTIMIZER_DEFAULTS
 from gptlab.config.settings import Settings, Source, several
+from gptlab.errors import ConfigError
 
 OptimizerName = Literal["adamw", "muon", "sgd", "lion"]
 ScheduleName = Literal["cosine", "linear", "wsd", "constant", "inverse_sqrt"]
@@ -49,6 +51,8 @@ class OptimizerConfig(Settings):
     """How the rate goes from peak to end; wsd (warmup, stable, decay) falls only at the end."""
     warmup_steps: NonNegativeInt | None = None
     """Steps of linear warm-up; 100, or a tenth of a run under 1,000 steps, if not given."""
+    warmup_share: Share | None = None
+    """Warm-up as a share of the run instead."""
     decay_share: Annotated[float, Field(gt=0.0, le=1.0)] = 0.2
     """Share of the run in which wsd falls."""
     weight_decay: NonNegativeFloat = 0.1
@@ -63,6 +67,15 @@ class OptimizerConfig(Settings):
     """Largest norm of the gradient; 0 for no limit."""
     ema_decay: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
     """Decay of an average of the weights, evaluated and saved in their place; none if not given."""
+
+    @model_validator(mode="after")
+    def _one_warmup(self) -> Self:
+        if self.warmup_steps is not None and self.warmup_share is not None:
+            raise ConfigError(
+                "warmup_steps and warmup_share say the same thing in two ways; leave one of them "
+                "out"
+            )
+        return self
 
 
 def usual_rate(optimizer: str) -> float:

@@ -23,7 +23,9 @@ class ModelConfig(Settings):
         PositiveInt, Field(validation_alias=AliasChoices("tgt_vocab_size", "vocab_size"))
     ] = 384
     """Number of token ids, special tokens included."""
-    seq_len: PositiveInt = 256
+    seq_len: Annotated[
+        PositiveInt, Field(validation_alias=AliasChoices("max_seq_length", "seq_len"))
+    ] = 256
     """Tokens in a training window; the longest context."""
     embed_dim: PositiveInt = 384
     """Width of the model."""

@@ -14,6 +14,8 @@ OPTIMIZER_DEFAULTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "sgd": MappingProxyType({"learning_rate": 0.1, "momentum": 0.9}),
     }
 )
+# Adapters begin as nothing and are few: they take, and want, a higher rate than whole weights.
+LORA_DEFAULTS: Mapping[str, Any] = MappingProxyType({"learning_rate": 2e-4})
 # Two ways to say the same thing: whoever says it in one way no longer means the other.
 _OTHER_WAY: Mapping[str, str] = MappingProxyType(
     {
@@ -21,6 +23,8 @@ _OTHER_WAY: Mapping[str, str] = MappingProxyType(
         "save_every_epochs": "save_every",
         "gradient_accumulation_steps": "micro_batch_size",
         "micro_batch_size": "gradient_accumulation_steps",
+        "warmup_steps": "warmup_share",
+        "warmup_share": "warmup_steps",
     }
 )
 
@@ -91,6 +95,20 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "gpt2-medium": {**_GPT2, "embed_dim": 1024, "num_layers": 24, "n_heads": 16},
     "gpt2-large": {**_GPT2, "embed_dim": 1280, "num_layers": 36, "n_heads": 20},
     "gpt2-xl": {**_GPT2, "embed_dim": 1600, "num_layers": 48, "n_heads": 25},
+    # going on from a trained model (--init_from) on a text of its own: small steps, a slow start,
+    # and an end as soon as the held-out text says that it learns by heart
+    "finetune": {
+        "learning_rate": 2e-5,
+        "min_learning_rate": 0.0,
+        "schedule": "linear",
+        "warmup_share": 0.2,
+        "weight_decay": 0.01,
+        "beta2": 0.999,
+        "batch_size": 16,
+        "epochs": 3,
+        "eval_steps": 50,
+        "patience": 3,
+    },
 }
 
 
@@ -103,5 +121,11 @@ def layered(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
 def superseded_by(given: Mapping[str, Any]) -> set[str]:
     """Names of settings that no longer hold where others are `given`, and they are not."""
     names = {other for name, other in _OTHER_WAY.items() if given.get(name) is not None}
-    names |= OPTIMIZER_DEFAULTS.get(str(given.get("optimizer")), {}).keys()
+    names |= implied_by(given).keys()
     return names - given.keys()
+
+
+def implied_by(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What the optimizer and LoRA among the settings `given` want where nobody said otherwise."""
+    lora = LORA_DEFAULTS if given.get("lora_rank") is not None else {}
+    return {**lora, **OPTIMIZER_DEFAULTS.get(str(given.get("optimizer")), {})}

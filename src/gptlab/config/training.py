@@ -16,9 +16,10 @@ from pydantic import (
 )
 from pydantic.functional_validators import ModelWrapValidatorHandler
 
+from gptlab.config.fine_tuning import FineTuneConfig
 from gptlab.config.learning import LossConfig, OptimizerConfig
 from gptlab.config.model import ModelConfig, Share
-from gptlab.config.presets import OPTIMIZER_DEFAULTS
+from gptlab.config.presets import implied_by, superseded_by
 from gptlab.config.settings import Seed, Settings, Source, several
 from gptlab.errors import ConfigError
 
@@ -73,7 +74,7 @@ class DatasetConfig(Settings):
     """Count positions from the start of each document in a window."""
 
 
-class TrainConfig(OptimizerConfig, LossConfig, DatasetConfig, ModelConfig):
+class TrainConfig(OptimizerConfig, LossConfig, DatasetConfig, FineTuneConfig, ModelConfig):
     """A training run, whole. Flat, so that a flag, a line of TOML and a field have one name.
 
     Without `train_data` the run is on the shipped stories, with evaluations close enough for
@@ -92,7 +93,8 @@ class TrainConfig(OptimizerConfig, LossConfig, DatasetConfig, ModelConfig):
     dev_size: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
     """Share of a text that 'auto' holds out for evaluation."""
     tokenizer: Source = TOY_TOKENIZER
-    """A tokenizer's folder, name or .model file; 'auto' takes a dataset's own, or trains one."""
+    """A tokenizer's folder, name or .model file; 'auto' takes the model's or the dataset's own, or
+    trains one."""
     tokenizer_type: TokenizerType = "default"
     """Kind of tokenizer."""
     bpe_dropout: Share = 0.0
@@ -162,10 +164,12 @@ class TrainConfig(OptimizerConfig, LossConfig, DatasetConfig, ModelConfig):
         if not isinstance(data, dict):
             return handler(data)
         own_data = {"tokenizer": AUTO, "eval_data": AUTO}
-        implied = {
-            **(own_data if "train_data" in data else SHIPPED_RUN),
-            **OPTIMIZER_DEFAULTS.get(str(data.get("optimizer")), {}),
-        }
+        usual = own_data if "train_data" in data else SHIPPED_RUN
+        gone = superseded_by(data)
+        implied = {name: value for name, value in usual.items() if name not in gone}
+        implied |= implied_by(data)
+        if data.get("init_from") is not None:
+            implied["tokenizer"] = AUTO
         config = handler({**implied, **data})
         # Only what the caller gave counts as given: resuming compares that with the saved run.
         config.model_fields_set.difference_update(implied.keys() - data.keys())

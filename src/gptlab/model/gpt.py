@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from gptlab.config import ModelConfig, Quantization
+from gptlab.config import LoRA, ModelConfig, Quantization
 from gptlab.errors import ConfigError
 from gptlab.model.attention import Context
 from gptlab.model.blocks import Block, make_norm
@@ -41,6 +41,9 @@ class GPT(nn.Module):
 
     quantization: Quantization | None = None
     """In how many bits its matrices are, if not in floating point."""
+
+    lora: LoRA | None = None
+    """What its adapters are, if it has some."""
 
     rotary_cos: Tensor
     rotary_sin: Tensor

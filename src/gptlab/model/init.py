@@ -10,8 +10,10 @@ from gptlab.config import ModelConfig
 from gptlab.errors import ConfigError
 
 
-def initialise(model: nn.Module, config: ModelConfig, *, seed: int | None = None) -> None:
-    """Fill the parameters of `model` in place, by name.
+def initialise(
+    model: nn.Module, config: ModelConfig, *, seed: int | None = None, only: str = ".*"
+) -> None:
+    """Fill the parameters of `model` in place, by name; those alone whose name matches `only`.
 
     GPT-2's scheme (Radford et al. 2019): normal with deviation 0.02, and projections that write
     to the residual stream divided by the square root of their number, or zero where the settings
@@ -31,9 +33,13 @@ def initialise(model: nn.Module, config: ModelConfig, *, seed: int | None = None
         r".*\.(o|down)_proj\.weight": residual,
         r"(.*[._])?norm\.weight": "ones",
         r".*\.bias": "zeros",
+        r".*_proj\.lora_a": "fan_in",
+        r".*_proj\.lora_b": "zeros",
     }
     generator = None if seed is None else torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
+        if not re.fullmatch(only, name):
+            continue
         rows = [fill for pattern, fill in table.items() if re.fullmatch(pattern, name)]
         if len(rows) != 1:
             raise ConfigError(f"parameter '{name}' matches {len(rows)} initialisation rules, not 1")
@@ -46,6 +52,9 @@ def _fill(parameter: nn.Parameter, fill: float | str, generator: torch.Generator
         parameter.fill_(1.0)
     elif fill == "zeros":
         parameter.zero_()
+    elif fill == "fan_in":
+        # As PyTorch's own layers: deviation 1 / sqrt(3 K) for K inputs.
+        _fill(parameter, 1 / math.sqrt(3 * parameter.shape[1]), generator)
     else:
         noise = torch.randn(parameter.shape, generator=generator) * float(fill)
         parameter.copy_(noise)

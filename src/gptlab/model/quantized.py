@@ -15,11 +15,12 @@ Letters: N outputs, K inputs, G groups of a row, M weights of a group.
 """
 
 from collections.abc import Callable
-from typing import Self
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from gptlab.config import Quantization
 from gptlab.errors import ConfigError
@@ -107,6 +108,8 @@ class QuantizedMatrix(nn.Module):
     def product(self, x: Tensor, bias_N: Tensor | None = None) -> Tensor:
         """`x` (..., K) times the matrix, (..., N) in x's dtype."""
         has_row_scales = self.scale.shape[1] == 1 and self.bits == 8
+        if has_row_scales and x.requires_grad and torch.is_grad_enabled():
+            return self._frozen_product(x, bias_N)
         if not is_compiled_row(x):
             # Sums of so large integers may exceed the range of float16.
             if has_row_scales and x.dtype != torch.float16 and not is_compiled():
@@ -123,6 +126,16 @@ class QuantizedMatrix(nn.Module):
             y_N = y_N + bias_N.float()
         return y_N.to(x.dtype).view(*x.shape[:-1], -1)
 
+    def _frozen_product(self, x: Tensor, bias_N: Tensor | None) -> Tensor:
+        """`product` where a gradient goes through it to x, and none to the matrix."""
+        kind = x.device.type
+        if torch.is_autocast_enabled(kind):
+            x = x.to(torch.get_autocast_dtype(kind))
+        # On the way back, autocast is over: types are settled here.
+        with torch.autocast(kind, enabled=False):
+            y: Tensor = _FrozenProduct.apply(x, self.weight, self.scale)  # type: ignore[no-untyped-call]
+            return y if bias_N is None else y + bias_N.to(y.dtype)
+
     def _grouped_product(self, x_GM: Tensor) -> Tensor:
         weight_NGM = self.weight.view(len(self.weight), -1, self.group_size)
         scale_NG1 = self.scale.float().unsqueeze(-1)
@@ -131,6 +144,21 @@ class QuantizedMatrix(nn.Module):
         low_NGM, high_NGM = (weight_NGM & 15).float() - 8, (weight_NGM >> 4).float() - 8
         (x_low, x_high), (scale_low, scale_high) = x_GM.chunk(2), scale_NG1.chunk(2, dim=1)
         return (low_NGM * x_low * scale_low + high_NGM * x_high * scale_high).sum(dim=(1, 2))
+
+
+class _FrozenProduct(torch.autograd.Function):
+    """A product whose way back makes the matrix anew from its integers, instead of keeping it."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight_NK: Tensor, scale_N1: Tensor) -> Tensor:
+        ctx.save_for_backward(weight_NK, scale_N1)
+        return F.linear(x, (weight_NK.float() * scale_N1).to(x.dtype))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        weight_NK, scale_N1 = ctx.saved_tensors
+        return gradient @ (weight_NK.float() * scale_N1).to(gradient.dtype), None, None
 
 
 class QuantizedLinear(QuantizedMatrix):

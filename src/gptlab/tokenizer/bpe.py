@@ -216,13 +216,27 @@ class BPETokenizer:
             raise unknown_id(checked, self._vocab_size)
         return self._token_bytes[checked]
 
-    def with_special_tokens(self, names: Sequence[str]) -> Self:
+    def with_special_tokens(self, names: Sequence[str], *, in_text: bool = False) -> Self:
         """The same tokenizer with more special tokens behind all other ids.
+
+        Args:
+            names: Their texts.
+            in_text: Whether they are looked for in every text that is encoded; otherwise they are
+                plain text unless allowed.
 
         Raises:
             TokenizerError: A name is empty, a token already, or given twice.
         """
-        return self.from_definition(self._definition.with_special_tokens(names))
+        return self.from_definition(self._definition.with_special_tokens(names, in_text=in_text))
+
+    def with_lower_case(self) -> Self:
+        """The same tokenizer for text in lower case: it makes it so before anything is encoded.
+
+        Special tokens keep their names and are looked for as they are written. What is saved says
+        so itself, to Hugging Face's libraries too. A tokenizer that does so already is returned
+        alike.
+        """
+        return self.from_definition(self._definition.with_lower_case())
 
     def save(self, folder: str | Path) -> None:
         """Write the files that gptlab, Hugging Face's libraries and, if it can be, tiktoken read.

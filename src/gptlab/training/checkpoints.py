@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from gptlab.checkpoint import TRAINER, checkpoints_in
+from gptlab.checkpoint.files import WEIGHTS, read_checksums
 from gptlab.checkpoint.staging import hidden, publish, publish_copy, seal, writing
 from gptlab.errors import CheckpointError
 from gptlab.tokenizer import Tokenizer
@@ -174,7 +175,7 @@ def write_checkpoints(
     try:
         with writing(target):
             write_snapshot(staging, snapshot, tokenizer=tokenizer)
-            seal(staging)
+            seal(staging, known=_known_checksums(snapshot))
             if best is not None:
                 publish_copy(staging, best, trainer=False)
             if numbered is not None:
@@ -185,6 +186,12 @@ def write_checkpoints(
         raise CheckpointError(f"{error}, and {_way_on(target.parent)}") from None
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def _known_checksums(snapshot: Snapshot) -> dict[str, str]:
+    if snapshot.base is None:
+        return {}
+    return {WEIGHTS: read_checksums(snapshot.base.parent)[WEIGHTS]}
 
 
 def _way_on(run: Path) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from itertools import chain
 from operator import itemgetter
 from pathlib import Path
@@ -19,6 +20,8 @@ from gptlab.data.staging import staged, writing
 from gptlab.data.text_size import MeasuredDataset
 from gptlab.errors import ConfigError, DataError
 from gptlab.tokenizer import BPETokenizer, Tokenizer, load_tokenizer, train_bpe
+from gptlab.tokenizer.chunks.steps import normalise
+from gptlab.tokenizer.lower_case import lower_cased
 from gptlab.training.sources import Data, Say, Source, open_data, open_sources, weighted_paths
 
 TOY_VOCAB_SIZE = 384
@@ -68,6 +71,9 @@ def load_inputs(config: TrainConfig, *, saved: Tokenizer | None, say: Say) -> In
     if config.eval_data != AUTO:
         evaluation = [open_data([config.eval_data], config, say)]
     tokenizer = saved or _open_tokenizer(config, sources, cache, say)
+    if config.lower_case:
+        # One that does so already stays as it is.
+        tokenizer = lower_cased(tokenizer)
     train = tuple(
         TrainingData(
             source.name,
@@ -215,12 +221,15 @@ def _saved_tokenizer(prepared: list[TokenDataset]) -> Path:
 
 def _own_tokenizer(texts: list[Corpus], config: TrainConfig, cache: Path, say: Say) -> Tokenizer:
     content = " ".join(text.fingerprint() for text in texts)
-    key = f"{content} {config.vocab_size}"
+    key = f"{content} {config.vocab_size}" + " lower case" * config.lower_case
     folder = cache / f"tokenizer-{hashlib.sha256(key.encode()).hexdigest()[:20]}"
     if folder.exists():
         return BPETokenizer.load(folder)
+    # Merges are learned of what will be merged.
+    case = partial(normalise, normalizers=("Lowercase",) if config.lower_case else ())
+    documents = chain.from_iterable(text.streams() for text in texts)
     tokenizer = train_bpe(
-        texts=chain.from_iterable(text.streams() for text in texts),
+        texts=(map(case, document) for document in documents),
         vocab_size=config.vocab_size,
         progress=_shows_progress(config),
     )

@@ -13,6 +13,7 @@ from gptlab.training.objective import Forward
 from gptlab.training.parallelism import synchronised
 from gptlab.training.peak import peak_flops
 from gptlab.training.session import Session
+from gptlab.training.state import learning
 
 # Share of a part's windows that are tried out, one of so many.
 _TRIED = 8
@@ -81,7 +82,7 @@ def quick_probe(session: Session) -> Cost:
     seconds = cost.seconds * rows * session.parts / few
     if seconds < _QUICK_SECONDS:
         return probe(session, module)
-    gradients = 4 * session.model.num_parameters()
+    gradients = 4 * _learning(session)
     activations = max(0, cost.peak_bytes - before - gradients)
     return Cost(seconds, cost.peak_bytes + activations * (rows - few) // few)
 
@@ -90,13 +91,15 @@ def describe(session: Session, cost: Cost) -> str:
     """The plan as a few lines for the user; `cost` is that of a step."""
     config, model = session.config, session.model
     parameters, tokens = model.num_parameters(), _different_tokens(session)
+    learn = _learning(session)
+    part = "" if learn == parameters else f", of which {learn:,} learn"
     steps = max(0, session.total_steps - session.state.step)
     more = f" more, to {session.total_steps:,}," if session.state.step else ""
     read = session.total_steps * session.tokens_per_step
     memory = cost.peak_bytes + later_memory(session)
     kind = f"{config.num_layers} layers, width {config.embed_dim}, {config.n_heads} heads"
     lines = [
-        f"model    {parameters:,} parameters: {kind}, vocabulary {config.vocab_size:,}",
+        f"model    {parameters:,} parameters{part}: {kind}, vocabulary {config.vocab_size:,}",
         f"data     {_data(session)}",
         f"steps    {steps:,}{more} of {config.batch_size} x {_length(session)} tokens = "
         f"{session.sampler.epoch(session.total_steps):.3g} epochs{_early_ending(config)}",
@@ -113,7 +116,7 @@ def describe(session: Session, cost: Cost) -> str:
             f"note     a warm-up of {warmup:,} steps is the whole run; the learning rate does not "
             "get to its peak, nor down again"
         )
-    if tokens < parameters:
+    if tokens < parameters and config.init_from is None:
         lines.append(
             "note     the model has more parameters than the text has tokens: it can learn the "
             "text by heart, so watch the evaluation loss"
@@ -221,6 +224,9 @@ def run_seconds(session: Session, cost: Cost) -> float:
 
 def _speed(session: Session, cost: Cost) -> str:
     speed = session.tokens_per_step / cost.seconds
+    if _learning(session) < session.model.num_parameters():
+        # Gradients that nobody computes are no use of the processor.
+        return f"{speed:,.0f} tokens/s"
     peak = peak_flops(session.arithmetic, devices=session.ranks.size)
     if peak is None:
         return f"{speed:,.0f} tokens/s"
@@ -237,8 +243,13 @@ def later_memory(session: Session) -> int:
     copies = 2 + (config.ema_decay is not None)
     is_in_parts = config.micro_batch_size or config.gradient_accumulation_steps
     copies += is_in_parts is not None
-    size = 4 * copies * session.model.num_parameters()
+    size = 4 * copies * _learning(session)
     return size // session.ranks.size if config.parallel == "fsdp" else size
+
+
+def _learning(session: Session) -> int:
+    """How many numbers training changes."""
+    return sum(parameter.numel() for parameter in learning(session.model).values())
 
 
 def _duration(seconds: float) -> str:

@@ -22,6 +22,8 @@ def learning_rate(step: int, *, total_steps: int, config: OptimizerConfig) -> fl
     peak, minimum = config.learning_rate, config.min_learning_rate
     minimum = peak / 10 if minimum is None else minimum
     warmup = config.warmup_steps
+    if config.warmup_share is not None:
+        warmup = round(total_steps * config.warmup_share)
     warmup = min(100, total_steps // 10) if warmup is None else warmup
     if step < warmup:
         return peak * (step + 1) / warmup

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -30,6 +31,7 @@ from gptlab.training.objective import Objective
 from gptlab.training.optimizers import make_optimizers
 from gptlab.training.parallelism import distribute
 from gptlab.training.precision import Arithmetic, choose_arithmetic
+from gptlab.training.pretrained import Pretrained, freeze, load_pretrained
 from gptlab.training.ranks import Ranks
 from gptlab.training.run_folder import Start, choose_run, continued
 from gptlab.training.sinks import require_sinks
@@ -130,9 +132,14 @@ def open_session(config: TrainConfig, ranks: Ranks | None = None) -> Session:
     if arithmetic.device.type == "cpu":
         keep_freed_memory()
     saved_tokenizer = None if start.checkpoint is None else load_tokenizer(start.checkpoint)
+    pretrained = None
+    if config.init_from is not None and start.checkpoint is None:
+        config, pretrained = ranks.together(partial(load_pretrained, config))
+        saved_tokenizer = pretrained.tokenizer
     inputs = ranks.first(lambda: load_inputs(config, saved=saved_tokenizer, say=tell))
     config = config.replace(
-        vocab_size=inputs.tokenizer.vocab_size,
+        # A trained model may have more rows than its tokenizer has ids.
+        vocab_size=config.vocab_size if config.init_from else inputs.tokenizer.vocab_size,
         seq_len=inputs.seq_len,
         experiment_name=start.folder.name,
         precision=arithmetic.precision,
@@ -140,7 +147,7 @@ def open_session(config: TrainConfig, ranks: Ranks | None = None) -> Session:
     mixture = _make_mixture(config, inputs)
     sampler = mixture[0][0] if len(mixture) == 1 else MixedSampler(mixture)
     objective = Objective(
-        _make_model(config, start.checkpoint),
+        _make_model(config, start.checkpoint, pretrained),
         config.part(LossConfig),
         arithmetic=arithmetic,
         key_ids=find_key_ids(config.key_tokens, inputs.tokenizer).ids,
@@ -213,12 +220,15 @@ def _choose(config: TrainConfig) -> tuple[TrainConfig, Start]:
     return continued(config, start), start
 
 
-def _make_model(config: TrainConfig, checkpoint: Path | None) -> GPT:
-    """The checkpoint's model or a new one, alike in every process, on the CPU."""
-    if checkpoint is None:
+def _make_model(config: TrainConfig, checkpoint: Path | None, pretrained: Pretrained | None) -> GPT:
+    """The checkpoint's model, a trained one or a new one, alike in every process, on the CPU."""
+    if pretrained is not None:
+        model = pretrained.model
+    elif checkpoint is None:
         model = GPT(config.part(ModelConfig), seed=config.seed)
     else:
-        model = load_model(checkpoint, attention=config.attention)
+        model = load_model(checkpoint, attention=config.attention, merge=False)
+        freeze(model, config)
     model.activation_checkpointing = config.activation_checkpointing
     return model
 

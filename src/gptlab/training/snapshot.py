@@ -1,7 +1,8 @@
 """A run at one step: copied out of the way of training, written to a checkpoint, and read back."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,17 +10,19 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from gptlab.checkpoint import TRAINER, load_tensors
-from gptlab.checkpoint.files import WEIGHTS
+from gptlab.checkpoint import TRAINER, checkpoints_in, load_tensors, read_header
+from gptlab.checkpoint.files import ADAPTER, WEIGHTS
 from gptlab.checkpoint.models import write_model
 from gptlab.checkpoint.tensors import write_tensors
-from gptlab.config import ModelConfig
+from gptlab.config import LoRA, ModelConfig
 from gptlab.errors import CheckpointError
+from gptlab.model.lora import is_adapter
 from gptlab.training import sharded
 from gptlab.training.dtensors import is_sharded, whole
 from gptlab.training.loss_scale import LossScale
 from gptlab.training.state import (
     TrainState,
+    learning,
     parameter_of,
     restore_tensors,
     training_tensors,
@@ -43,26 +46,39 @@ class Snapshot:
     step: int
     config: ModelConfig
     model: Mapping[str, Tensor]
-    """What model.safetensors holds: the weights, or their average."""
+    """The weights, or their average, by name; with a `base` those of the adapters alone."""
     trainer: Mapping[str, Tensor]
     """What a resume needs beside it, without sharded tensors."""
     state: Mapping[str, Any]
     """The rest, as JSON holds it."""
+    lora: LoRA | None = None
+    """What the adapters among the weights are."""
+    base: Path | None = None
+    """A former checkpoint's file that holds what adapters are beside, which never changes."""
 
 
 def take_snapshot(session: "Session") -> Snapshot:
-    """The run as it is now. All processes must call it; only the first one gets the tensors."""
+    """The run as it is now. All processes must call it; only the first one gets the tensors.
+
+    What does not learn is not copied, if it is on the CPU.
+    """
     model, average = session.model, session.average
     weights: dict[str, Tensor] = dict(model.state_dict())
     if average is not None:
         weights |= average.tensors()
+    base = _base_of(session)
+    if base is not None:
+        weights = {name: tensor for name, tensor in weights.items() if is_adapter(name)}
+    still = model.state_dict().keys() - learning(model).keys()
     tensors = training_tensors(model, session.optimizers, average)
     unsharded = {name: tensor for name, tensor in tensors.items() if not is_sharded(tensor)}
     keep = session.ranks.is_first
     snapshot = Snapshot(
         step=session.state.step,
         config=model.config,
-        model=_copies(weights, keep=keep),
+        lora=model.lora,
+        base=base,
+        model=_copies(weights, keep=keep, still=still),
         trainer=_copies(unsharded, keep=keep),
         state={
             "version": VERSION,
@@ -94,7 +110,14 @@ def write_snapshot(folder: Path, snapshot: Snapshot, *, tokenizer: Mapping[str, 
     """
     trainer = folder / TRAINER
     trainer.mkdir(parents=True, exist_ok=True)
-    write_model(folder, snapshot.config, snapshot.model, step=snapshot.step)
+    write_model(
+        folder,
+        snapshot.config,
+        snapshot.model,
+        step=snapshot.step,
+        lora=snapshot.lora,
+        base=snapshot.base,
+    )
     for name, content in tokenizer.items():
         (folder / name).write_bytes(content)
     write_tensors(trainer / _TENSORS, snapshot.trainer)
@@ -131,7 +154,9 @@ def restore(
         scale.load_state_dict(saved["loss_scale"])
     except (ValueError, KeyError, TypeError, AttributeError):
         raise CheckpointError(f"{trainer / _STATE} is damaged; use another checkpoint") from None
-    weights, tensors = load_tensors(checkpoint / WEIGHTS), load_tensors(trainer / _TENSORS)
+    adapter = checkpoint / ADAPTER
+    weights = load_tensors(adapter if adapter.is_file() else checkpoint / WEIGHTS)
+    tensors = load_tensors(trainer / _TENSORS)
     if (trainer / SHARDS).is_dir():
         tensors |= _read_shards(trainer / SHARDS, dict(model.named_parameters()))
     try:
@@ -156,13 +181,34 @@ def _read_shards(folder: Path, parameters: Mapping[str, Tensor]) -> dict[str, Te
     return tensors
 
 
-def _copies(tensors: Mapping[str, Tensor], *, keep: bool) -> dict[str, Tensor]:
-    """Whole tensors in the memory of the CPU; empty, but gathered alike, unless `keep`."""
+def _base_of(session: "Session") -> Path | None:
+    """The file of a former checkpoint of the run that holds the base of its adapters."""
+    if session.model.lora is None:
+        return None
+    expected = session.model.lora.model_dump(mode="json")
+    found = None
+    if session.ranks.is_first:
+        for former in checkpoints_in(session.folder):
+            with suppress(CheckpointError):
+                if read_header(former).get("lora") == expected:
+                    found = str(former / WEIGHTS)
+    path = session.ranks.share(found)
+    return None if path is None else Path(path)
+
+
+def _copies(
+    tensors: Mapping[str, Tensor], *, keep: bool, still: Collection[str] = ()
+) -> dict[str, Tensor]:
+    """Whole tensors in the memory of the CPU; empty, but gathered alike, unless `keep`.
+
+    Those whose names are in `still` need no copy.
+    """
     copies = {}
     for name, tensor in tensors.items():
         gathered = whole(tensor)
         if keep:
-            copies[name] = _copy(gathered.detach())
+            is_still = name in still and gathered.device.type == "cpu"
+            copies[name] = gathered.detach() if is_still else _copy(gathered.detach())
     return copies
 
 

@@ -97,7 +97,7 @@ def training_tensors(
     """
     tensors: dict[str, Tensor] = {}
     if average is not None:
-        for name, parameter in model.named_parameters():
+        for name, parameter in learning(model).items():
             tensors[_WEIGHTS + name] = parameter.detach()
     name_of = {id(parameter): name for name, parameter in model.named_parameters()}
     for optimizer in optimizers:
@@ -109,6 +109,11 @@ def training_tensors(
                     raise TypeError(f"the optimizer's state '{key}' must be a tensor to be saved")
                 tensors[f"{_OPTIMIZER}{name_of[id(owner)]}:{key}"] = value
     return tensors
+
+
+def learning(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that training changes, by name."""
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
 def restore_tensors(
@@ -125,15 +130,18 @@ def restore_tensors(
 
     Args:
         weights: Those of the model file, by name: of the model, or of its average if there is one.
+            Frozen ones may be among them.
         tensors: The rest.
-        model: Gets its weights.
+        model: Gets its weights; frozen ones stay.
         optimizers: Made for this model.
         average: Of this model.
 
     Raises:
         CheckpointError: They are of another model.
     """
-    parameters = dict(model.named_parameters())
+    parameters = learning(model)
+    frozen = dict(model.named_parameters()).keys() - parameters.keys()
+    weights = {name: tensor for name, tensor in weights.items() if name not in frozen}
     states: dict[str, dict[str, Tensor]] = {}
     in_model_file = {name: _placed(name, tensor, parameters) for name, tensor in weights.items()}
     own_weights = {} if average is not None else in_model_file

@@ -45,7 +45,7 @@ def train_step(session: Session, forward: Forward) -> StepReport:
     config, state, scale = session.config, session.state, session.scale
     set_learning_rate(session.optimizers, rate_of(session, state.step))
     batch = session.batch(state.step)
-    seed = _dropout_seed(session) if config.dropout else None
+    seed = _dropout_seed(session) if config.dropout or config.lora_dropout else None
     if seed is not None:
         torch.manual_seed(seed)
     # Engines for several devices take the mean over ranks, and this is a sum.

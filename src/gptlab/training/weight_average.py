@@ -11,7 +11,7 @@ from gptlab.training.dtensors import local
 
 
 class WeightAverage:
-    """An exponential moving average of a model's parameters, sharded as they are.
+    """An exponential moving average of a model's trained parameters, sharded as they are.
 
     It begins with the weights that the model has now. After n steps it moves by 1 - d towards the
     new weights, with d = min(decay, (1 + n) / (10 + n)), so that the initial weights are soon
@@ -24,7 +24,7 @@ class WeightAverage:
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
-        self._parameters = dict(model.named_parameters())
+        self._parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
         self._averages = {name: p.detach().clone() for name, p in self._parameters.items()}
         self._decay = decay
 

@@ -151,18 +151,25 @@ class Definition:
             tokens[token_id] = token.encode() if data is None else data
         return tokens | {token.id: token.content.encode() for token in self.added_tokens}
 
-    def with_special_tokens(self, names: Sequence[str]) -> "Definition":
-        """The same with more special tokens behind all others.
+    def with_special_tokens(self, names: Sequence[str], *, in_text: bool = False) -> "Definition":
+        """The same with more special tokens behind all others, looked for always if `in_text`.
 
         Raises:
             TokenizerError: A name is empty, no valid Unicode, there already, or given twice.
         """
         ids = self.ids()
         first = max(ids.values(), default=-1) + 1
-        added = [*self.added_tokens, *_special_tokens(names, taken=ids, first=first)]
+        new = _special_tokens(names, taken=ids, first=first)
+        added = [*self.added_tokens, *(replace(token, special=not in_text) for token in new)]
         # Hugging Face numbers added tokens by itself, unless the vocabulary says their ids.
         vocab = {**self.vocab, **{token.content: token.id for token in added}}
         return replace(self, vocab=vocab, added_tokens=tuple(added))
+
+    def with_lower_case(self) -> "Definition":
+        """The same, but for text that is made lower case after all other normalisation."""
+        if self.normalizers[-1:] == ("Lowercase",):
+            return self
+        return replace(self, normalizers=(*self.normalizers, "Lowercase"))
 
     def fingerprint(self) -> str:
         """SHA-256 hex digest of all that decides the ids of a text."""

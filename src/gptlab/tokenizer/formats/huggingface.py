@@ -68,8 +68,20 @@ def tokenizer_document(definition: Definition) -> dict[str, Any]:
         "vocab": dict(definition.vocab),
         "merges": [list(merge) for merge in definition.merges],
     }
-    added_tokens = [_added_token(token) for token in definition.added_tokens]
-    return {**frame, "added_tokens": added_tokens, "model": model}
+    parts = {
+        "added_tokens": [_added_token(token) for token in definition.added_tokens],
+        "normalizer": _normalizer(definition, frame["normalizer"]),
+        "model": model,
+    }
+    return {**frame, **parts}
+
+
+def _normalizer(definition: Definition, written: Mapping[str, Any] | None) -> Any:
+    """The part "normalizer": as it was written, unless that is not what the definition says."""
+    if read_normalizers(written) == definition.normalizers:
+        return written
+    parts = [{"type": name} for name in definition.normalizers]
+    return parts[0] if len(parts) == 1 else {"type": "Sequence", "normalizers": parts}
 
 
 def _added_token(token: AddedToken) -> dict[str, Any]:
@@ -173,7 +185,7 @@ def _definition(document: dict[str, Any], roles: dict[Role, str | None]) -> Defi
         normalizers=read_normalizers(document.get("normalizer")),
         ignore_merges=bool(model.get("ignore_merges")),
         roles=roles,
-        frame={**document, "added_tokens": None, "model": model},
+        frame={"normalizer": None, **document, "added_tokens": None, "model": model},
     )
 
 

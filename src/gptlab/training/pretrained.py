@@ -1,0 +1,127 @@
+"""What a fine-tuning run begins with: a trained model and its tokenizer, as the run wants them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from gptlab import interop
+from gptlab.checkpoint import add_special_tokens
+from gptlab.checkpoint.adapters import fingerprint
+from gptlab.config import LoRA, ModelConfig, TrainConfig
+from gptlab.config.training import AUTO
+from gptlab.errors import ConfigError
+from gptlab.model import GPT, add_lora
+from gptlab.model.lora import all_modules, freeze_all_but_last, require_plain
+from gptlab.model.settings import FREE, with_settings
+from gptlab.tokenizer import Tokenizer, load_tokenizer
+from gptlab.tokenizer.lower_case import lower_cased
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A model in float32, of which what learns has `requires_grad`, and its tokenizer."""
+
+    model: GPT
+    tokenizer: Tokenizer
+
+
+def load_pretrained(config: TrainConfig) -> tuple[TrainConfig, Pretrained]:
+    """The settings of a run with those of the model in `init_from`, and that model.
+
+    Raises:
+        ConfigError: The settings contradict the model.
+        GptlabError: The model or a tokenizer is missing, damaged, or can't be what is asked for.
+    """
+    assert config.init_from is not None
+    named = Path(config.runs_dir, config.init_from)
+    is_name = named.exists() and not Path(config.init_from).exists()
+    model, own = interop.load(named if is_name else config.init_from)
+    require_plain(model, "train")
+    model.float()
+    settings = _settings(config, model.config)
+    tokenizer = _tokenizer(config, own, model)
+    lora = _lora(config, model) if config.lora_rank else None
+    attention = settings.attention
+    model = with_settings(
+        model, seq_len=settings.seq_len, dropout=settings.dropout, attention=attention
+    )
+    if config.special_tokens:
+        model, tokenizer = add_special_tokens(
+            model, tokenizer, config.special_tokens, seed=config.seed, in_text=True
+        )
+    if lora is not None:
+        add_lora(model, lora, seed=config.seed)
+    freeze(model, config)
+    _require_vocab_size(config, settings, model)
+    # All of them count as given from here on, the model's context among them.
+    return config.model_copy(update=model.config.model_dump()), Pretrained(model, tokenizer)
+
+
+def freeze(model: GPT, config: TrainConfig) -> None:
+    """Keep from learning what shall not, beside what adapters keep from it."""
+    if config.train_last_layers is not None:
+        freeze_all_but_last(model, config.train_last_layers)
+
+
+def _settings(config: TrainConfig, own: ModelConfig) -> ModelConfig:
+    """The model's own settings, with those that may be others as the user gave them."""
+    given = config.model_fields_set & ModelConfig.model_fields.keys()
+    asked = config.part(ModelConfig)
+    now, then = _resolved(asked), _resolved(own)
+    for name in sorted(given - {*FREE, "vocab_size"}):
+        if now[name] != then[name]:
+            raise ConfigError(
+                f"{name} is {now[name]}, but {config.init_from} has {then[name]}; leave it out"
+            )
+    free = {name: getattr(asked, name) for name in FREE if name in given}
+    return own.replace(**{"attention": asked.attention, **free})
+
+
+def _resolved(config: ModelConfig) -> dict[str, object]:
+    """The settings with what is meant where nothing was given."""
+    return config.model_dump() | {
+        "n_kv_heads": config.kv_heads,
+        "head_width": config.head_dim,
+        "qkv_bias": config.bias if config.qkv_bias is None else config.qkv_bias,
+    }
+
+
+def _require_vocab_size(config: TrainConfig, own: ModelConfig, model: GPT) -> None:
+    known = {own.vocab_size, model.config.vocab_size}
+    if "vocab_size" in config.model_fields_set and config.vocab_size not in known:
+        raise ConfigError(
+            f"the vocabulary is {config.vocab_size}, but {config.init_from} has {own.vocab_size}; "
+            "leave --tgt_vocab_size out"
+        )
+
+
+def _tokenizer(config: TrainConfig, own: Tokenizer, model: GPT) -> Tokenizer:
+    """The model's, or the one that the user named, which must have as many ids."""
+    tokenizer = own
+    if config.tokenizer != AUTO:
+        kind = None if config.tokenizer_type == "default" else config.tokenizer_type
+        tokenizer = load_tokenizer(config.tokenizer, kind=kind)
+        if tokenizer.vocab_size != own.vocab_size:
+            raise ConfigError(
+                f"tokenizer {config.tokenizer} has {tokenizer.vocab_size} tokens, but that of "
+                f"{config.init_from} has {own.vocab_size}; leave --tokenizer out, for the model "
+                "knows its own ids alone"
+            )
+    if tokenizer.vocab_size > model.config.vocab_size:
+        raise ConfigError(
+            f"the tokenizer of {config.init_from} has {tokenizer.vocab_size} tokens, but the model "
+            f"{model.config.vocab_size}; give the tokenizer that it was trained with"
+        )
+    return lower_cased(tokenizer) if config.lower_case else tokenizer
+
+
+def _lora(config: TrainConfig, model: GPT) -> LoRA:
+    assert config.lora_rank is not None
+    return LoRA(
+        rank=config.lora_rank,
+        alpha=config.lora_alpha or 2 * config.lora_rank,
+        dropout=config.lora_dropout,
+        modules=config.lora_modules or all_modules(model),
+        base=config.lora_base,
+        vocab_size=model.config.vocab_size,
+        fingerprint=fingerprint(model),
+    )
