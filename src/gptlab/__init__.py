@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from gptlab.checkpoint import add_special_tokens, save
     from gptlab.config import (
         DatasetConfig,
+        HeadSettings,
         ModelConfig,
         PrepareConfig,
         SamplingConfig,
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
     from gptlab.generation import Generator, Request, Scheduler
     from gptlab.interop import load
     from gptlab.model import GPT
+    from gptlab.model.heads import EmptyHead, Head
     from gptlab.model.quantize import quantize
+    from gptlab.prediction import ModelWithHead
     from gptlab.tokenizer import BPETokenizer, Tokenizer, load_tokenizer, train_bpe
     from gptlab.training import TrainResult, train
 
@@ -31,9 +34,13 @@ __all__ = [
     "GPT",
     "BPETokenizer",
     "DatasetConfig",
+    "EmptyHead",
     "Generator",
     "GptlabError",
+    "Head",
+    "HeadSettings",
     "ModelConfig",
+    "ModelWithHead",
     "PrepareConfig",
     "PrepareResult",
     "Request",
@@ -56,6 +63,7 @@ _HOMES = {
     "gptlab.checkpoint": ("add_special_tokens", "save"),
     "gptlab.config": (
         "DatasetConfig",
+        "HeadSettings",
         "ModelConfig",
         "PrepareConfig",
         "SamplingConfig",
@@ -66,7 +74,9 @@ _HOMES = {
     "gptlab.generation": ("Generator", "Request", "Scheduler"),
     "gptlab.interop": ("load",),
     "gptlab.model": ("GPT",),
+    "gptlab.model.heads": ("EmptyHead", "Head"),
     "gptlab.model.quantize": ("quantize",),
+    "gptlab.prediction": ("ModelWithHead",),
     "gptlab.tokenizer": ("BPETokenizer", "Tokenizer", "load_tokenizer", "train_bpe"),
     "gptlab.training": ("TrainResult", "train"),
 }

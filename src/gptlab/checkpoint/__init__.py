@@ -1,6 +1,6 @@
 """One folder is one self-contained model: configuration, weights, tokenizer, and training state.
 
-    config.json          format, version, architecture, step, the model's settings, its bits
+    config.json          format, version, architecture, step, the model's settings, bits and head
     model.safetensors    weights
     adapter.safetensors  adapters, where a model has some beside its weights
     tokenizer files      as the tokenizer saves them
@@ -14,7 +14,14 @@ of one. No pickle is loaded but a bare state dict that the user names, and that 
 from gptlab.checkpoint.adapters import save_adapter, with_adapter
 from gptlab.checkpoint.files import TRAINER, read_header, verify
 from gptlab.checkpoint.find import checkpoints_in, find_checkpoint
-from gptlab.checkpoint.models import implied_settings, load, load_model, load_state_dict, save
+from gptlab.checkpoint.models import (
+    implied_settings,
+    load,
+    load_model,
+    load_state_dict,
+    load_with_head,
+    save,
+)
 from gptlab.checkpoint.tensors import load_tensors, save_tensors
 from gptlab.checkpoint.vocabulary import add_special_tokens
 
@@ -28,6 +35,7 @@ __all__ = [
     "load_model",
     "load_state_dict",
     "load_tensors",
+    "load_with_head",
     "read_header",
     "save",
     "save_adapter",

@@ -61,6 +61,10 @@ def save_adapter(folder: str | Path, source: str | Path) -> Path:
     lora = read_lora(checkpoint, header)
     if lora is None:
         raise CheckpointError(f"{checkpoint} has no adapters; train some with --lora_rank")
+    if "head" in header:
+        raise CheckpointError(
+            f"{checkpoint} has a head, which adapters alone lack; keep the whole checkpoint"
+        )
     tensors = {**load_tensors(checkpoint / ADAPTER), **_new_rows(checkpoint, lora)}
     target = folder.resolve()
     with writing(folder), staged(target) as partial:

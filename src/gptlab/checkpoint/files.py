@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from gptlab.config import LoRA, ModelConfig, Quantization
+from gptlab.config import HeadSettings, LoRA, ModelConfig, Quantization
 from gptlab.errors import CheckpointError
 
 FORMAT = "gptlab"
@@ -47,6 +47,7 @@ def write_header(
     *,
     step: int,
     quantization: Quantization | None = None,
+    head: HeadSettings | None = None,
     lora: LoRA | None = None,
 ) -> None:
     """Write `config.json` of a checkpoint."""
@@ -59,6 +60,8 @@ def write_header(
     }
     if quantization is not None:
         header["quantization"] = quantization.model_dump()
+    if head is not None:
+        header["head"] = head.model_dump()
     if lora is not None:
         header["lora"] = lora.model_dump()
     (folder / CONFIG).write_text(json.dumps(header, indent=1) + "\n", encoding="utf-8")

@@ -20,10 +20,11 @@ from gptlab.checkpoint.files import (
 from gptlab.checkpoint.find import find_checkpoint
 from gptlab.checkpoint.staging import link, publish, seal, staged, writing
 from gptlab.checkpoint.tensors import load_tensors, write_tensors
-from gptlab.config import LoRA, ModelConfig, Quantization
+from gptlab.config import HeadSettings, LoRA, ModelConfig, Quantization
 from gptlab.config.model import AttentionBackend
 from gptlab.errors import CheckpointError, ConfigError, TokenizerError
 from gptlab.model import GPT, add_lora, merged
+from gptlab.model.heads import Head, add_head, head_class
 from gptlab.model.lora import is_adapter
 from gptlab.model.quantize import replace_matrices
 from gptlab.tokenizer import Tokenizer, load_tokenizer
@@ -59,6 +60,7 @@ def save(
             model.state_dict(),
             step=step,
             quantization=model.quantization,
+            head=None if model.head is None else model.head.settings,
             lora=model.lora,
         )
         if tokenizer is not None:
@@ -77,6 +79,7 @@ def write_model(
     *,
     step: int,
     quantization: Quantization | None = None,
+    head: HeadSettings | None = None,
     lora: LoRA | None = None,
     base: Path | None = None,
 ) -> None:
@@ -88,13 +91,14 @@ def write_model(
         tensors: Its weights, by name.
         step: Optimizer steps taken.
         quantization: In how many bits they are, if not in floating point.
-        lora: What the adapters among them are; they get a file of their own.
+        head: What stands on the model, if that is not a language model.
+        lora: What the adapters among them are; they get a file of their own, with the head.
         base: A file that holds the others already, so that it need not be written again.
 
     Raises:
         OSError: They can't be written.
     """
-    write_header(folder, config, step=step, quantization=quantization, lora=lora)
+    write_header(folder, config, step=step, quantization=quantization, lora=lora, head=head)
     if lora is not None:
         adapters = {name: tensor for name, tensor in tensors.items() if is_adapter(name)}
         write_tensors(folder / ADAPTER, adapters)
@@ -117,11 +121,41 @@ def load(
     quantized model comes back as such, and one with adapters as a plain model with these merged.
 
     Raises:
+        CheckpointError: There is none, it is damaged, or it has no tokenizer; or it has a head in
+            the place of next-token logits.
+    """
+    folder = find_checkpoint(path)
+    head = read_header(folder).get("head")
+    if head is not None:
+        raise CheckpointError(
+            f"{folder} is no language model, for it has a head of another kind ({_kind(head)}); "
+            "read texts with gptlab-predict, or load it with gptlab.ModelWithHead.load"
+        )
+    return load_with_head(folder, device=device, attention=attention)
+
+
+def load_with_head(
+    path: str | Path,
+    *,
+    device: torch.device | str = "cpu",
+    attention: AttentionBackend = "auto",
+    own: type[Head] | None = None,
+) -> tuple[GPT, Tokenizer]:
+    """As `load`, with whatever head stands on the model.
+
+    Args:
+        path: A checkpoint, or a run whose newest one is meant.
+        device: Where the model goes.
+        attention: The backend of this machine.
+        own: The class of a head of one's own.
+
+    Raises:
         CheckpointError: There is none, it is damaged, or it has no tokenizer.
+        ConfigError: The head is of one's own and its class is missing, or the other way round.
     """
     folder = find_checkpoint(path)
     verify(folder)
-    model = load_model(folder, device=device, attention=attention)
+    model = load_model(folder, device=device, attention=attention, own=own)
     try:
         return model, load_tokenizer(folder)
     except TokenizerError as error:
@@ -134,16 +168,19 @@ def load_model(
     device: torch.device | str = "cpu",
     attention: AttentionBackend = "auto",
     merge: bool = True,
+    own: type[Head] | None = None,
 ) -> GPT:
     """The model of one checkpoint folder, in evaluation mode; checksums are not looked at.
 
     Its numbers are of the type that they were saved in. Adapters are merged, or left beside their
-    base without `merge`.
+    base without `merge`. A head comes along; `own` is the class of one of one's own.
     """
     header, tensors = read_header(folder), load_tensors(folder / WEIGHTS)
     quantization, lora = header.get("quantization"), read_lora(folder, header)
     if lora is not None:
         tensors |= load_tensors(folder / ADAPTER)
+    head = _head_settings(folder, header)
+    head_class(head, own)
     try:
         config = ModelConfig(**{**header["model"], "attention": attention})
         model = _empty(config)
@@ -151,6 +188,9 @@ def load_model(
             replace_matrices(model, Quantization.model_validate(quantization))
         if lora is not None:
             add_lora(model, lora, seed=0)
+        # Last, for adapters keep what is there from learning.
+        with torch.device("meta"):
+            add_head(model, head, own=own)
     except ConfigError as error:
         raise CheckpointError(f"{folder / CONFIG}: {error}") from None
     norm = tensors.get("norm.weight")
@@ -250,6 +290,17 @@ def _filled(
     model.to_empty(device=device)
     model.load_state_dict(dict(tensors))
     return model.eval()
+
+
+def _head_settings(folder: Path, header: Mapping[str, Any]) -> HeadSettings:
+    try:
+        return HeadSettings(**header.get("head", {}))
+    except (ConfigError, TypeError) as error:
+        raise CheckpointError(f"{folder / CONFIG}: head: {error}") from None
+
+
+def _kind(head: object) -> str:
+    return str(head.get("head")) if isinstance(head, dict) else "damaged"
 
 
 def _bits(tensors: Mapping[str, Tensor]) -> int | None:

@@ -1,6 +1,7 @@
 """Every setting of gptlab, as frozen models that never import torch."""
 
 from gptlab.config.fine_tuning import FineTuneConfig, LoRA
+from gptlab.config.heads import HeadConfig, HeadSettings
 from gptlab.config.learning import LossConfig, OptimizerConfig
 from gptlab.config.model import ModelConfig
 from gptlab.config.preparation import FilterConfig, PrepareConfig, WindowConfig
@@ -15,6 +16,8 @@ __all__ = [
     "DatasetConfig",
     "FilterConfig",
     "FineTuneConfig",
+    "HeadConfig",
+    "HeadSettings",
     "LoRA",
     "LossConfig",
     "ModelConfig",

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from itertools import groupby
 from operator import itemgetter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -39,17 +39,31 @@ class Batch(NamedTuple):
     """Tokens since the document's start, or the window's where the document began before it."""
 
 
+class LabelledBatch(NamedTuple):
+    """Texts, filled up at the end to T tokens, and what is to be said of them."""
+
+    inputs: Int64Array
+    """(B, T), or (B, 2, T) of texts in pairs."""
+    targets: npt.NDArray[Any]
+    """(B,) int64 of classes, (B, T) of words, or (B, K) float32 of numbers."""
+    lengths: Int64Array
+    """Tokens of each text, at least 1, (B,) or (B, 2)."""
+
+
+AnyBatch = Batch | LabelledBatch
+
+
 class Sampler(ABC):
-    """An endless row of windows, cut into batches."""
+    """An endless row of windows, or of texts with labels, cut into batches."""
 
     def __init__(self, *, num_windows: int, batch_size: int) -> None:
         self.num_windows, self.batch_size = num_windows, batch_size
 
     @abstractmethod
-    def rows(self, places: Sequence[int]) -> Batch:
+    def rows(self, places: Sequence[int]) -> AnyBatch:
         """The windows at `places` of the endless row, at least one, as rows in that order."""
 
-    def batch(self, step: int, *, rank: int = 0, world_size: int = 1) -> Batch:
+    def batch(self, step: int, *, rank: int = 0, world_size: int = 1) -> AnyBatch:
         """What `rank` of `world_size` processes reads at step `step`, counted from 0.
 
         All processes together read the same `batch_size` rows whatever their number, rank `r`

@@ -16,6 +16,7 @@ from gptlab.errors import ConfigError
 from gptlab.model.attention import Context
 from gptlab.model.blocks import Block, make_norm
 from gptlab.model.cache import KVCache, LayerCache
+from gptlab.model.heads import Head
 from gptlab.model.init import initialise
 from gptlab.model.linear import Embedding, Linear
 from gptlab.model.positions import (
@@ -60,6 +61,8 @@ class GPT(nn.Module):
         self.norm = make_norm(config)
         if not config.tie_embeddings:
             self.lm_head = Linear(config.embed_dim, config.vocab_size, bias=False)
+        self.head: Head | None = None
+        """What else stands on the hidden states, as `heads.add_head` puts it there."""
         for name, table in self._position_tables().items():
             self.register_buffer(name, table, persistent=False)
         initialise(self, config, seed=seed)

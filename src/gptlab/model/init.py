@@ -29,8 +29,9 @@ def initialise(
     table: dict[str, float | str] = {
         r"(position_)?embedding\.weight": 0.02,
         r"lm_head\.weight": 0.02,
-        r".*\.(qkv|up|gate)_proj\.weight": 0.02,
-        r".*\.(o|down)_proj\.weight": residual,
+        r"blocks\..*\.(qkv|up|gate)_proj\.weight": 0.02,
+        r"blocks\..*\.(o|down)_proj\.weight": residual,
+        r"head\.(?!(.*[._])?norm\.weight).*\bweight": 0.02,
         r"(.*[._])?norm\.weight": "ones",
         r".*\.bias": "zeros",
         r".*_proj\.lora_a": "fan_in",

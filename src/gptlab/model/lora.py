@@ -132,8 +132,8 @@ def all_modules(model: GPT) -> tuple[str, ...]:
 
 
 def is_adapter(name: str) -> bool:
-    """Whether a tensor of a model with adapters is one of theirs, by its name."""
-    return _ADAPTER.fullmatch(name) is not None
+    """Whether a tensor of a model with adapters is one of theirs, or a head's, by its name."""
+    return _ADAPTER.fullmatch(name) is not None or name.startswith("head.")
 
 
 def require_plain(model: GPT, what: str) -> None:
@@ -215,6 +215,8 @@ def freeze_all_but_last(model: GPT, layers: int) -> None:
             "that or fewer"
         )
     model.requires_grad_(False)
-    heads = [child for name, child in model.named_children() if name.endswith("head")]
+    # What has another head learns nothing about next tokens.
+    own = "lm_head" if model.head is None else "head"
+    heads = [child for name, child in model.named_children() if name == own]
     for module in (*model.blocks[-layers:], model.norm, *heads):
         module.requires_grad_(True)

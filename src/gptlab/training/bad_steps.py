@@ -84,7 +84,7 @@ def dump(
         # JSON knows no NaN.
         "loss": str(bad.loss),
         "gradient_norm": str(bad.gradient_norm),
-        "texts": [tokenizer.decode(row) for row in batch.inputs.tolist()],
+        "texts": [tokenizer.decode(row) for row in batch.inputs.flatten(0, -2).tolist()],
     }
     try:
         path.parent.mkdir(exist_ok=True)

@@ -45,9 +45,12 @@ def closing_lines(session: Session, *, is_stopped: bool) -> str:
     saved = [path for path in checkpoints_in(folder) if path.name.startswith(f"{BEST}-")]
     where = f" in {saved[0]}" if saved else ""
     model = folder if is_best or not saved else saved[0]
+    command = f'gptlab-generate --model_path {model} --prompt "..."'
+    if session.inputs.labelled is not None:
+        command = f'gptlab-predict --model_path {model} --text "..."'
     return (
         f"{done}: evaluation loss {state.eval_loss:.4f}, best {state.best_loss:.4f}{where}\n"
-        f'now: gptlab-generate --model_path {model} --prompt "..."'
+        f"now: {command}"
     )
 
 

@@ -4,10 +4,11 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import TypeVar
 
 import torch
 
-from gptlab.data import Batch, TokenDataset, sequential_batches
+from gptlab.data import TokenDataset, sequential_batches
 from gptlab.data.sampler import has_own_windows
 from gptlab.data.text_size import MeasuredDataset
 from gptlab.errors import DataError
@@ -17,6 +18,8 @@ from gptlab.training.losses import LossSums
 from gptlab.training.objective import Forward, Objective
 from gptlab.training.precision import Arithmetic
 from gptlab.training.ranks import Ranks
+
+AnyBatch = TypeVar("AnyBatch")
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,12 @@ class Evaluation:
     """Of key tokens alone; None where there are none."""
     other_loss: float | None = None
     """Of all others; None where there are no key tokens."""
+
+    def __str__(self) -> str:
+        return (
+            f"evaluation loss {self.loss:.4f}, perplexity {self.perplexity:.2f}, "
+            f"{self.bits_per_byte:.3f} bits per byte"
+        )
 
 
 def evaluate(
@@ -104,7 +113,7 @@ def evaluate_forward(
                 document_mask=document_mask,
                 reset_positions=reset_positions,
             )
-            for arrays, is_mine in _dealt(batches, ranks):
+            for arrays, is_mine in dealt(batches, ranks):
                 before_batch()
                 batch = DeviceBatch.of(arrays).each(lambda part: part.to(device))
                 with torch.no_grad():
@@ -123,7 +132,7 @@ def evaluate_forward(
     return _evaluation(total, datasets)
 
 
-def _dealt(batches: Iterator[Batch], ranks: Ranks) -> Iterator[tuple[Batch, bool]]:
+def dealt(batches: Iterator[AnyBatch], ranks: Ranks) -> Iterator[tuple[AnyBatch, bool]]:
     """This process's share of `batches`, and whether each of them counts.
 
     All processes compute the same number, which an engine that shards a model relies on.

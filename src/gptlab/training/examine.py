@@ -10,6 +10,8 @@ from gptlab.errors import TrainingError
 from gptlab.generation import Generator
 from gptlab.training.ending import is_out_of_time
 from gptlab.training.evaluate import Evaluation, evaluate_forward
+from gptlab.training.head_evaluation import HeadEvaluation, evaluate_head
+from gptlab.training.head_objective import HeadObjective
 from gptlab.training.interrupt import BrokenOffError, Interrupt
 from gptlab.training.parallelism import resharded
 from gptlab.training.ranks import Ranks
@@ -36,7 +38,7 @@ def drop_later_samples(session: Session) -> None:
         os.truncate(path, min(session.state.samples_size, path.stat().st_size))
 
 
-def examine(session: Session, interrupt: Interrupt) -> tuple[Evaluation, bool]:
+def examine(session: Session, interrupt: Interrupt) -> tuple[Evaluation | HeadEvaluation, bool]:
     """Evaluate, sample and report; the result, and whether it is the best so far.
 
     Looks at the averaged weights where the run has an average. Draws from a generator of its own,
@@ -50,24 +52,15 @@ def examine(session: Session, interrupt: Interrupt) -> tuple[Evaluation, bool]:
     text = None
     averaged = nullcontext() if session.average is None else session.average.applied()
     with averaged, resharded(session.module):
-        evaluation = evaluate_forward(
-            session.module,
-            session.model,
-            session.inputs.evaluation,
-            batch_size=-(-config.batch_size // (ranks.size * session.parts)),
-            device=session.arithmetic.device,
-            document_mask=config.document_mask,
-            reset_positions=config.reset_positions,
-            ranks=ranks,
-            before_batch=partial(_break_off_if_asked, interrupt, ranks),
-        )
+        evaluation = _evaluate(session, interrupt)
         if not math.isfinite(evaluation.loss):
             raise TrainingError(
                 f"the evaluation loss is {evaluation.loss} at step {state.step}; start again with "
                 "a lower --learning_rate, or with --precision fp32"
             )
         # A model that is spread over processes speaks only where all of them take part.
-        if config.sample_length and (ranks.is_first or config.parallel == "fsdp"):
+        is_due = config.sample_length and session.inputs.labelled is None
+        if is_due and (ranks.is_first or config.parallel == "fsdp"):
             text = _sample(session)
     is_best = state.note_evaluation(evaluation.loss)
     session.say(_report(session, evaluation, is_best))
@@ -79,18 +72,42 @@ def examine(session: Session, interrupt: Interrupt) -> tuple[Evaluation, bool]:
     return evaluation, is_best
 
 
+def _evaluate(session: Session, interrupt: Interrupt) -> Evaluation | HeadEvaluation:
+    config, ranks, labelled = session.config, session.ranks, session.inputs.labelled
+    batch_size = -(-config.batch_size // (ranks.size * session.parts))
+    before_batch = partial(_break_off_if_asked, interrupt, ranks)
+    if labelled is not None:
+        assert isinstance(session.objective, HeadObjective)
+        return evaluate_head(
+            session.objective,
+            labelled.evaluation,
+            batch_size=batch_size,
+            device=session.arithmetic.device,
+            ranks=ranks,
+            before_batch=before_batch,
+        )
+    return evaluate_forward(
+        session.module,
+        session.model,
+        session.inputs.evaluation,
+        batch_size=batch_size,
+        device=session.arithmetic.device,
+        document_mask=config.document_mask,
+        reset_positions=config.reset_positions,
+        ranks=ranks,
+        before_batch=before_batch,
+    )
+
+
 def _break_off_if_asked(interrupt: Interrupt, ranks: Ranks) -> None:
     if ranks.any(interrupt.requested):
         raise BrokenOffError
 
 
-def _report(session: Session, evaluation: Evaluation, is_best: bool) -> str:
-    line = (
-        f"step {session.state.step:,}: evaluation loss {evaluation.loss:.4f}, "
-        f"perplexity {evaluation.perplexity:.2f}, {evaluation.bits_per_byte:.3f} bits per byte"
-    )
+def _report(session: Session, evaluation: Evaluation | HeadEvaluation, is_best: bool) -> str:
+    line = f"step {session.state.step:,}: {evaluation}"
     floor = session.inputs.floor
-    if floor is not None:
+    if floor is not None and isinstance(evaluation, Evaluation):
         above = evaluation.nats_per_character - floor
         line += f", {above:.4f} nats per character above the floor of {floor:.4f}"
     return f"{line}, the best so far" if is_best else line

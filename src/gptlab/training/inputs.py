@@ -10,11 +10,13 @@ from functools import partial
 from itertools import chain
 from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
-from gptlab.config import TrainConfig
+from gptlab.config import HeadSettings, TrainConfig
 from gptlab.config.training import AUTO, TOY_EVAL, TOY_TOKENIZER, TOY_TRAIN
 from gptlab.corpus import Corpus
 from gptlab.data import TokenDataset, prepare_cached, toy
+from gptlab.data.labelled import LabelledDataset
 from gptlab.data.sampler import has_own_windows
 from gptlab.data.staging import staged, writing
 from gptlab.data.text_size import MeasuredDataset
@@ -39,6 +41,16 @@ class TrainingData:
 
 
 @dataclass(frozen=True)
+class LabelledInputs:
+    """Texts with labels, which a run with a head reads instead of tokens."""
+
+    train: LabelledDataset
+    evaluation: LabelledDataset
+    head: HeadSettings
+    """With the labels, or the number of values, of these texts."""
+
+
+@dataclass(frozen=True)
 class Inputs:
     """A tokenizer and datasets made with it."""
 
@@ -50,6 +62,16 @@ class Inputs:
     """The run's, or the length of the datasets' own windows if the user gave none."""
     floor: float | None
     """The evaluation text's true -log p in nats per character, where its grammar is known."""
+    labelled: LabelledInputs | None = None
+    """In the place of `train` and `evaluation`, which are empty then."""
+
+    @property
+    def found(self) -> dict[str, Any]:
+        """Settings of the run that follow from its labels."""
+        if self.labelled is None:
+            return {}
+        head = self.labelled.head
+        return {"labels": head.labels, "num_values": head.num_values}
 
 
 def load_inputs(config: TrainConfig, *, saved: Tokenizer | None, say: Say) -> Inputs:
@@ -64,13 +86,12 @@ def load_inputs(config: TrainConfig, *, saved: Tokenizer | None, say: Say) -> In
         DataError, TokenizerError, ConfigError: Something is missing, damaged, or does not fit.
     """
     write_shipped_data(config, say)
-    cache = Path(config.runs_dir) / _CACHE
     sources = open_sources(config, say)
     _require_texts_for_dropout(config, sources)
     evaluation = [source.evaluation for source in sources if source.evaluation is not None]
     if config.eval_data != AUTO:
         evaluation = [open_data([config.eval_data], config, say)]
-    tokenizer = saved or _open_tokenizer(config, sources, cache, say)
+    tokenizer = saved or open_tokenizer(config, sources, say=say)
     if config.lower_case:
         # One that does so already stays as it is.
         tokenizer = lower_cased(tokenizer)
@@ -183,7 +204,12 @@ def _seq_len(config: TrainConfig, datasets: list[TokenDataset]) -> int:
     return config.seq_len
 
 
-def _open_tokenizer(config: TrainConfig, sources: list[Source], cache: Path, say: Say) -> Tokenizer:
+def open_tokenizer(config: TrainConfig, sources: list[Source], *, say: Say) -> Tokenizer:
+    """The tokenizer that `config` names, that of prepared sources, or one trained on their texts.
+
+    Raises:
+        TokenizerError, ConfigError, DataError: It is missing, damaged, or does not fit.
+    """
     prepared = [source.train for source in sources if isinstance(source.train, TokenDataset)]
     texts = [source.train for source in sources if isinstance(source.train, Corpus)]
     if config.tokenizer != AUTO:
@@ -193,7 +219,7 @@ def _open_tokenizer(config: TrainConfig, sources: list[Source], cache: Path, say
         name = str(_saved_tokenizer(prepared))
         tokenizer = load_tokenizer(name)
     else:
-        return _own_tokenizer(texts, config, cache, say)
+        return _own_tokenizer(texts, config, Path(config.runs_dir) / _CACHE, say)
     if "vocab_size" in config.model_fields_set and config.vocab_size != tokenizer.vocab_size:
         raise ConfigError(
             f"tokenizer {name} has {tokenizer.vocab_size} tokens, but the vocabulary "

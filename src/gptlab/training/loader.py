@@ -14,28 +14,29 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor
 
-from gptlab.data import Batch
-from gptlab.data.sampler import Sampler
+from gptlab.data.sampler import AnyBatch, Sampler
 
 _AHEAD = 2
 
 
 class DeviceBatch(NamedTuple):
-    """A batch as the model and the loss take it, (B, T) each."""
+    """A batch as the model and the loss take it, (B, T) each but where texts have labels."""
 
     inputs: Tensor
     """int64."""
     targets: Tensor
-    """int64, the token after each of the inputs."""
+    """int64, the token after each of the inputs; with labels as in `LabelledBatch`."""
     weights: Tensor | None = None
     """float32, how much each target counts; 1 if None."""
     documents: Tensor | None = None
     """int64, the number of each token's document; None where tokens may look across."""
     positions: Tensor | None = None
     """int64, where each token stands; from 0 in each row if None."""
+    lengths: Tensor | None = None
+    """int64, (B,) or (B, 2), tokens of each text that has a label; None for windows."""
 
     @classmethod
-    def of(cls, batch: Batch) -> Self:
+    def of(cls, batch: AnyBatch) -> Self:
         """The arrays of `batch`, on the CPU."""
         arrays = batch._asdict().items()
         return cls(**{name: torch.from_numpy(part) for name, part in arrays if part is not None})

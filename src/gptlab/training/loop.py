@@ -7,6 +7,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from gptlab.config import TrainConfig
+from gptlab.model.heads import Head
 from gptlab.training.beginning import begun, choose_computation
 from gptlab.training.checkpoints import Saver, is_checkpoint_due
 from gptlab.training.determinism import deterministic
@@ -31,25 +32,30 @@ class TrainResult:
     steps: int
     """Optimizer steps taken, those before a resume included."""
     eval_loss: float | None
-    """Nats per token at the last evaluation; None before the first."""
+    """Nats per token, or a head's loss, at the last evaluation; None before the first."""
     best_eval_loss: float | None
     """The lowest of all evaluations."""
     interrupted: bool
     """Whether Ctrl-C or SIGTERM ended it; it can be resumed."""
 
 
-def train(config: TrainConfig) -> TrainResult:
+def train(config: TrainConfig, *, head: type[Head] | None = None) -> TrainResult:
     """Train a GPT as `config` says, writing everything into its run's folder.
 
     Prints what it will do, then trains, evaluates, samples and saves until the steps are done, or
     patience or time runs out, or a signal comes. Each batch, and each dropout mask, is a function
     of the seed and the step. In a process that torchrun started, it is one of a job's.
 
+    Args:
+        config: The run.
+        head: The class of a head of one's own, which `config.head` calls 'own'; its `loss` is
+            what training minimises.
+
     Raises:
         GptlabError: A setting, a file or a device does not fit, or the numbers are not finite.
     """
     with joined(config.device) as ranks, explained_memory():
-        session = open_session(config, ranks)
+        session = open_session(config, ranks, own_head=head)
         device = session.arithmetic.device
         with deterministic(session.config.deterministic, device), closing(session.loader):
             session, forward = choose_computation(session)

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -22,6 +23,7 @@ _QUICK_SECONDS = 0.5
 _FORWARD_SHARE = 1 / 3
 # From this share of a run's time on, evaluations are worth a word.
 _MUCH = 0.1
+_FEW_LABELS = 5
 
 
 @dataclass(frozen=True)
@@ -90,45 +92,96 @@ def quick_probe(session: Session) -> Cost:
 def describe(session: Session, cost: Cost) -> str:
     """The plan as a few lines for the user; `cost` is that of a step."""
     config, model = session.config, session.model
+    if session.inputs.labelled is not None:
+        return describe_labelled(session, cost)
     parameters, tokens = model.num_parameters(), _different_tokens(session)
-    learn = _learning(session)
-    part = "" if learn == parameters else f", of which {learn:,} learn"
     steps = max(0, session.total_steps - session.state.step)
     more = f" more, to {session.total_steps:,}," if session.state.step else ""
     read = session.total_steps * session.tokens_per_step
-    memory = cost.peak_bytes + later_memory(session)
-    kind = f"{config.num_layers} layers, width {config.embed_dim}, {config.n_heads} heads"
     lines = [
-        f"model    {parameters:,} parameters{part}: {kind}, vocabulary {config.vocab_size:,}",
+        _model(session),
         f"data     {_data(session)}",
         f"steps    {steps:,}{more} of {config.batch_size} x {_length(session)} tokens = "
         f"{session.sampler.epoch(session.total_steps):.3g} epochs{_early_ending(config)}",
         f"ratio    {read / parameters:.3g} tokens read per parameter, "
         f"{tokens / parameters:.3g} of them different",
-        f"device   {_devices(session)}",
-        f"memory   about {memory / 2**30:.1f} GiB",
-        f"time     about {_duration(run_seconds(session, cost))} at {_speed(session, cost)}",
-        f"output   {session.folder}",
+        *_means(session, cost),
+        *_note_of_warmup(session),
     ]
-    warmup = config.warmup_steps or 0
-    if warmup >= session.total_steps:
-        lines.append(
-            f"note     a warm-up of {warmup:,} steps is the whole run; the learning rate does not "
-            "get to its peak, nor down again"
-        )
     if tokens < parameters and config.init_from is None:
         lines.append(
             "note     the model has more parameters than the text has tokens: it can learn the "
             "text by heart, so watch the evaluation loss"
         )
+    lines += _note_of_evaluations(session, steps)
+    return "\n".join(lines)
+
+
+def describe_labelled(session: Session, cost: Cost) -> str:
+    """The plan of a run with a head."""
+    config, labelled = session.config, session.inputs.labelled
+    assert labelled is not None
+    steps = max(0, session.total_steps - session.state.step)
+    more = f" more, to {session.total_steps:,}," if session.state.step else ""
+    train, held_out = labelled.train, labelled.evaluation
+    head = labelled.head
+    labels = f", {len(head.labels)} labels: {_listed(head.labels)}" if head.labels else ""
+    lines = [
+        _model(session),
+        f"head     {head.head}{labels}",
+        f"data     {len(train):,} training rows of {train.tokens_per_row:.3g} tokens, "
+        f"{len(held_out):,} evaluation rows",
+        f"steps    {steps:,}{more} of {config.batch_size} rows = "
+        f"{session.sampler.epoch(session.total_steps):.3g} epochs{_early_ending(config)}",
+        *_means(session, cost),
+        *_note_of_warmup(session),
+        *_note_of_evaluations(session, steps),
+    ]
+    return "\n".join(lines)
+
+
+def _model(session: Session) -> str:
+    config, parameters = session.config, session.model.num_parameters()
+    kind = f"{config.num_layers} layers, width {config.embed_dim}, {config.n_heads} heads"
+    learn = _learning(session)
+    part = "" if learn == parameters else f", of which {learn:,} learn"
+    return f"model    {parameters:,} parameters{part}: {kind}, vocabulary {config.vocab_size:,}"
+
+
+def _means(session: Session, cost: Cost) -> list[str]:
+    """What the run takes, and where it writes."""
+    memory = cost.peak_bytes + later_memory(session)
+    return [
+        f"device   {_devices(session)}",
+        f"memory   about {memory / 2**30:.1f} GiB",
+        f"time     about {_duration(run_seconds(session, cost))} at {_speed(session, cost)}",
+        f"output   {session.folder}",
+    ]
+
+
+def _note_of_warmup(session: Session) -> list[str]:
+    warmup = session.config.warmup_steps or 0
+    if warmup < session.total_steps:
+        return []
+    return [
+        f"note     a warm-up of {warmup:,} steps is the whole run; the learning rate does not "
+        "get to its peak, nor down again"
+    ]
+
+
+def _note_of_evaluations(session: Session, steps: int) -> list[str]:
     share = _evaluation_share(session, steps)
     # The last one can't be left out.
-    if _evaluations(session, steps) > 1 and share / (steps + share) > _MUCH:
-        lines.append(
-            f"note     evaluations take {share / (steps + share):.0%} of the time; a larger "
-            "--eval_steps or a smaller evaluation text takes less"
-        )
-    return "\n".join(lines)
+    if _evaluations(session, steps) <= 1 or share / (steps + share) <= _MUCH:
+        return []
+    return [
+        f"note     evaluations take {share / (steps + share):.0%} of the time; a larger "
+        "--eval_steps or a smaller evaluation text takes less"
+    ]
+
+
+def _listed(labels: Sequence[str]) -> str:
+    return ", ".join(labels[:_FEW_LABELS]) + (", ..." if len(labels) > _FEW_LABELS else "")
 
 
 def _devices(session: Session) -> str:
@@ -172,6 +225,8 @@ def _evaluation_tokens(session: Session) -> int:
 
 def _evaluation_batches(session: Session) -> float:
     """Work of an evaluation, in batches as large as those of training."""
+    if session.inputs.labelled is not None:
+        return len(session.inputs.labelled.evaluation) / session.config.batch_size
     read = sum(
         data.tokens_read if isinstance(data, MeasuredDataset) else len(data)
         for data in session.inputs.evaluation

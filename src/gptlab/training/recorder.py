@@ -11,6 +11,7 @@ from torch import Tensor
 
 from gptlab.config import TrainConfig
 from gptlab.training.evaluate import Evaluation, split_loss
+from gptlab.training.head_evaluation import HeadEvaluation
 from gptlab.training.losses import LossSums
 from gptlab.training.memory import peak_memory
 from gptlab.training.metrics import MetricsLog
@@ -55,7 +56,12 @@ class Recorder:
         self._start = self._interval_start = time.perf_counter()
         self._interval_tokens = 0
         self._speed = 0.0
-        self._peak_flops = peak_flops(session.arithmetic, devices=session.ranks.size)
+        # Operations are known by the token, and what is counted of labelled texts is targets.
+        is_labelled = session.inputs.labelled is not None
+        self._unit = "targets" if is_labelled else "tok"
+        self._peak_flops = (
+            None if is_labelled else peak_flops(session.arithmetic, devices=session.ranks.size)
+        )
 
     def count(self, report: StepReport) -> None:
         """Add a step."""
@@ -83,13 +89,13 @@ class Recorder:
         self._write(record)
         loss = "none" if record["loss"] is None else f"{record['loss']:.3f}"
         share = "" if record.get("mfu") is None else f", {record['mfu']:.0%} of peak"
-        return f"loss {loss}, {record['tokens_per_second']:,.0f} tok/s{share}"
+        return f"loss {loss}, {record['tokens_per_second']:,.0f} {self._unit}/s{share}"
 
-    def write_evaluation(self, evaluation: Evaluation) -> None:
+    def write_evaluation(self, evaluation: Evaluation | HeadEvaluation) -> None:
         """Write a record of an evaluation after the step just made."""
         record = self._record("eval", evaluation.loss)
         floor = self._session.inputs.floor
-        if floor is not None:
+        if floor is not None and isinstance(evaluation, Evaluation):
             record["nats_per_character_above_floor"] = evaluation.nats_per_character - floor
         found = {name: value for name, value in asdict(evaluation).items() if value is not None}
         self._write({**record, **found, "tokens": record["tokens"]})

@@ -1,8 +1,6 @@
 """Everything that a run holds while it trains, built from its settings."""
 
-import hashlib
 import sys
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
@@ -14,22 +12,29 @@ from torch import nn
 from tqdm import tqdm
 
 from gptlab.checkpoint import load_model
-from gptlab.config import DatasetConfig, LossConfig, ModelConfig, OptimizerConfig, TrainConfig
+from gptlab.config import (
+    DatasetConfig,
+    HeadSettings,
+    ModelConfig,
+    OptimizerConfig,
+    TrainConfig,
+)
 from gptlab.config.training import AUTO
-from gptlab.data import TokenDataset, WindowSampler
-from gptlab.data.mixture import MixedSampler
+from gptlab.data import WindowSampler
 from gptlab.data.sampler import Sampler
 from gptlab.errors import ConfigError
 from gptlab.model import GPT
+from gptlab.model.heads import Head, add_head, head_class
 from gptlab.tokenizer import load_tokenizer
 from gptlab.training.allocation import keep_freed_memory, prefer_huge_pages
-from gptlab.training.inputs import Inputs, load_inputs
-from gptlab.training.key_tokens import find_key_ids, read_words
+from gptlab.training.inputs import Inputs
+from gptlab.training.key_tokens import read_words
 from gptlab.training.loader import BatchLoader, DeviceBatch
 from gptlab.training.loss_scale import LossScale
 from gptlab.training.objective import Objective
 from gptlab.training.optimizers import make_optimizers
 from gptlab.training.parallelism import distribute
+from gptlab.training.parts import Mixture, fingerprints, make_objective, make_sampler, read_inputs
 from gptlab.training.precision import Arithmetic, choose_arithmetic
 from gptlab.training.pretrained import Pretrained, freeze, load_pretrained
 from gptlab.training.ranks import Ranks
@@ -39,9 +44,6 @@ from gptlab.training.snapshot import restore
 from gptlab.training.sources import Say
 from gptlab.training.state import TrainState
 from gptlab.training.weight_average import WeightAverage
-
-Mixture = tuple[tuple[WindowSampler, Fraction], ...]
-"""A sampler for each source of training data, and its weight among them."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,10 @@ class Session:
 
     @property
     def tokens_per_step(self) -> int:
-        """What a step reads, short windows counted as full ones."""
+        """What a step reads, short windows counted as full ones, and texts as of mean length."""
+        labelled = self.inputs.labelled
+        if labelled is not None:
+            return max(1, round(self.config.batch_size * labelled.train.tokens_per_row))
         return self.config.batch_size * self.mixture[0][0].length
 
     def batch(self, step: int) -> DeviceBatch:
@@ -96,6 +101,10 @@ class Session:
     @property
     def digests(self) -> dict[str, str]:
         """What the tokens of each source are known by."""
+        labelled = self.inputs.labelled
+        if labelled is not None:
+            parts = {"train": labelled.train, "evaluation": labelled.evaluation}
+            return {name: dataset.fingerprint() for name, dataset in parts.items()}
         train = {data.name: data.dataset.fingerprint() for data in self.inputs.train}
         held_out = {
             f"evaluation {number}": dataset.fingerprint()
@@ -117,8 +126,15 @@ def say(line: str) -> None:
         sys.stdout.flush()
 
 
-def open_session(config: TrainConfig, ranks: Ranks | None = None) -> Session:
+def open_session(
+    config: TrainConfig, ranks: Ranks | None = None, *, own_head: type[Head] | None = None
+) -> Session:
     """Build a run, or rebuild the one to resume; nothing is written into its folder yet.
+
+    Args:
+        config: The run.
+        ranks: The processes that share it; this one alone if None.
+        own_head: The class of a head of one's own.
 
     Raises:
         GptlabError: A setting, a file or a device does not fit.
@@ -136,31 +152,27 @@ def open_session(config: TrainConfig, ranks: Ranks | None = None) -> Session:
     if config.init_from is not None and start.checkpoint is None:
         config, pretrained = ranks.together(partial(load_pretrained, config))
         saved_tokenizer = pretrained.tokenizer
-    inputs = ranks.first(lambda: load_inputs(config, saved=saved_tokenizer, say=tell))
+    head = head_class(config.part(HeadSettings), own_head)
+    inputs = ranks.first(lambda: read_inputs(config, head, saved=saved_tokenizer, say=tell))
     config = config.replace(
         # A trained model may have more rows than its tokenizer has ids.
         vocab_size=config.vocab_size if config.init_from else inputs.tokenizer.vocab_size,
         seq_len=inputs.seq_len,
         experiment_name=start.folder.name,
         precision=arithmetic.precision,
+        **inputs.found,
     )
     mixture = _make_mixture(config, inputs)
-    sampler = mixture[0][0] if len(mixture) == 1 else MixedSampler(mixture)
-    objective = Objective(
-        _make_model(config, start.checkpoint, pretrained),
-        config.part(LossConfig),
-        arithmetic=arithmetic,
-        key_ids=find_key_ids(config.key_tokens, inputs.tokenizer).ids,
-    )
+    sampler = make_sampler(config, inputs, mixture)
+    model = _make_model(config, start.checkpoint, pretrained, own_head=own_head)
+    objective = make_objective(config, inputs, model, arithmetic)
     # On its device from here on; sharding replaces parameters, before others hold on to them.
     module = distribute(objective, mode=config.parallel, ranks=ranks, device=arithmetic.device)
-    model = objective.model
     products = torch.bfloat16 if arithmetic.precision == "bf16" else torch.float32
     optimizers = make_optimizers(model, config.part(OptimizerConfig), products=products)
     average = None if config.ema_decay is None else WeightAverage(model, config.ema_decay)
     scale = LossScale(enabled=arithmetic.precision == "fp16")
-    train = [data.dataset for data in inputs.train]
-    state = TrainState(texts=[_fingerprint(train), _fingerprint(inputs.evaluation)])
+    state = TrainState(texts=fingerprints(inputs))
     if start.checkpoint is not None:
         fresh = state
         state = restore(
@@ -220,15 +232,23 @@ def _choose(config: TrainConfig) -> tuple[TrainConfig, Start]:
     return continued(config, start), start
 
 
-def _make_model(config: TrainConfig, checkpoint: Path | None, pretrained: Pretrained | None) -> GPT:
+def _make_model(
+    config: TrainConfig,
+    checkpoint: Path | None,
+    pretrained: Pretrained | None,
+    *,
+    own_head: type[Head] | None,
+) -> GPT:
     """The checkpoint's model, a trained one or a new one, alike in every process, on the CPU."""
     if pretrained is not None:
         model = pretrained.model
     elif checkpoint is None:
         model = GPT(config.part(ModelConfig), seed=config.seed)
     else:
-        model = load_model(checkpoint, attention=config.attention, merge=False)
+        model = load_model(checkpoint, attention=config.attention, merge=False, own=own_head)
         freeze(model, config)
+    if checkpoint is None:
+        add_head(model, config.part(HeadSettings), own=own_head, seed=config.seed)
     model.activation_checkpointing = config.activation_checkpointing
     return model
 
@@ -242,13 +262,6 @@ def _make_mixture(config: TrainConfig, inputs: Inputs) -> Mixture:
         weight = Fraction(sampler.num_windows) if data.weight is None else data.weight
         mixture.append((sampler, weight))
     return tuple(mixture)
-
-
-def _fingerprint(datasets: Sequence[TokenDataset]) -> str:
-    digests = [dataset.fingerprint() for dataset in datasets]
-    if len(digests) == 1:
-        return digests[0]
-    return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def _require_same_text(

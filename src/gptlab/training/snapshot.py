@@ -14,7 +14,7 @@ from gptlab.checkpoint import TRAINER, checkpoints_in, load_tensors, read_header
 from gptlab.checkpoint.files import ADAPTER, WEIGHTS
 from gptlab.checkpoint.models import write_model
 from gptlab.checkpoint.tensors import write_tensors
-from gptlab.config import LoRA, ModelConfig
+from gptlab.config import HeadSettings, LoRA, ModelConfig
 from gptlab.errors import CheckpointError
 from gptlab.model.lora import is_adapter
 from gptlab.training import sharded
@@ -51,6 +51,8 @@ class Snapshot:
     """What a resume needs beside it, without sharded tensors."""
     state: Mapping[str, Any]
     """The rest, as JSON holds it."""
+    head: HeadSettings | None = None
+    """What stands on the model in the place of next-token logits."""
     lora: LoRA | None = None
     """What the adapters among the weights are."""
     base: Path | None = None
@@ -85,6 +87,7 @@ def take_snapshot(session: "Session") -> Snapshot:
             "state": session.state.as_json(),
             "loss_scale": session.scale.state_dict(),
         },
+        head=None if model.head is None else model.head.settings,
     )
     if session.arithmetic.device.type == "cuda":
         torch.cuda.synchronize(session.arithmetic.device)
@@ -116,6 +119,7 @@ def write_snapshot(folder: Path, snapshot: Snapshot, *, tokenizer: Mapping[str, 
         snapshot.model,
         step=snapshot.step,
         lora=snapshot.lora,
+        head=snapshot.head,
         base=snapshot.base,
     )
     for name, content in tokenizer.items():

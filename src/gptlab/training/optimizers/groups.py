@@ -9,12 +9,14 @@ from gptlab.errors import ConfigError
 
 Kind = Literal["hidden", "embedding", "vector"]
 """`hidden`: the matrices of the blocks, and their adapters; `embedding`: those with a row for each
-token or position, the head among them; `vector`: scales of norms and biases, which do not decay."""
+token or position, the heads among them; `vector`: scales of norms and biases, which do not
+decay."""
 
 _TABLE: tuple[tuple[str, int, Kind], ...] = (
     (r"(.*\.)?blocks\.\d+\..*_proj\.weight", 2, "hidden"),
     (r"(.*\.)?blocks\.\d+\..*_proj\.lora_[ab]", 2, "hidden"),
     (r"(.*\.)?((position_)?embedding|lm_head)\.weight", 2, "embedding"),
+    (r"(.*\.)?head\.(?!(.*[._])?norm\.weight).*\bweight", 2, "embedding"),
     (r"(.*[._])?norm\.weight", 1, "vector"),
     (r"(.*\.)?bias", 1, "vector"),
 )

@@ -1,0 +1,199 @@
+"""Labelled texts as numbers, and the batches that a step reads of them.
+
+Letters: B batch, T tokens of the longest text in it, K values.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from operator import itemgetter
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gptlab.config.heads import IGNORED, TargetKind
+from gptlab.data.labelled_rows import LabelledRow
+from gptlab.data.permutation import permuted
+from gptlab.data.sampler import LabelledBatch, Sampler
+from gptlab.data.shards import Int64Array
+from gptlab.errors import DataError
+from gptlab.tokenizer import Tokenizer
+from gptlab.tokenizer.words import EncodedText, encode_text, encode_words
+
+_FEW = 8
+
+
+class LabelledDataset:
+    """Rows as tokens and targets, in memory.
+
+    Args:
+        rows: At least one.
+        tokenizer: What encodes them.
+        kind: What their labels are.
+        labels: Names of the classes, in the order of their numbers.
+        num_values: How many numbers a label has, where it is numbers.
+        length: Tokens of a text that are read, from its beginning.
+
+    Raises:
+        DataError: A label is none of `labels`, or has another number of values; or all words with
+            labels are beyond `length`.
+    """
+
+    def __init__(
+        self,
+        rows: Sequence[LabelledRow],
+        tokenizer: Tokenizer,
+        *,
+        kind: TargetKind,
+        labels: Sequence[str] = (),
+        num_values: int = 1,
+        length: int,
+    ) -> None:
+        self.kind: TargetKind = kind
+        self.num_cut = 0
+        """Texts of which only the beginning is read."""
+        texts: list[EncodedText] = []
+        for row in rows:
+            texts += [self._encode(text, tokenizer, length) for text in row.texts]
+        self.lengths = np.array([len(text.ids) for text in texts], dtype=np.int64)
+        """Tokens of each text."""
+        self._ids = np.concatenate([np.array(text.ids, dtype=np.uint32) for text in texts])
+        self._starts = np.cumsum(self.lengths) - self.lengths
+        self._texts_a_row = len(rows[0].texts)
+        self._targets = _targets(rows, texts, kind=kind, labels=labels, num_values=num_values)
+        if kind == "word_classes" and (self._targets == IGNORED).all():
+            raise DataError(
+                f"no word with a label is within the first {length} tokens of {rows[0].place} and "
+                "all others; write a larger --seq_len"
+            )
+
+    def _encode(
+        self, text: str | tuple[str, ...], tokenizer: Tokenizer, length: int
+    ) -> EncodedText:
+        # One token more shows whether there is a rest.
+        encode = encode_text if isinstance(text, str) else encode_words
+        longer = encode(tokenizer, text, length=length + 1)  # type: ignore[arg-type]
+        if len(longer.ids) > length:
+            self.num_cut += 1
+        return EncodedText(longer.ids[:length], [p for p in longer.places if p < length])
+
+    def __len__(self) -> int:
+        return len(self.lengths) // self._texts_a_row
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of all texts."""
+        return self._ids.size
+
+    @property
+    def tokens_per_row(self) -> float:
+        """The mean."""
+        return self.num_tokens / len(self)
+
+    @property
+    def num_targets(self) -> int:
+        """Rows, or words that have a label."""
+        is_words = self.kind == "word_classes"
+        return int((self._targets != IGNORED).sum()) if is_words else len(self)
+
+    def fingerprint(self) -> str:
+        """Digest of the tokens and the targets."""
+        digest = hashlib.sha256(f"{self.kind} {self._texts_a_row}".encode())
+        for array in (self._ids, self.lengths, self._targets):
+            digest.update(f"{array.dtype} {array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
+
+    def batch(self, numbers: Int64Array, *, width: int | None = None) -> LabelledBatch:
+        """The rows `numbers`, (B,) int64, in that order, `width` tokens wide or as they need."""
+        texts = numbers[:, np.newaxis] * self._texts_a_row + np.arange(self._texts_a_row)
+        lengths = self.lengths[texts]
+        columns = np.arange(width or lengths.max())
+        is_real = columns < lengths[..., np.newaxis]
+        places = np.where(is_real, self._starts[texts][..., np.newaxis] + columns, 0)
+        inputs = np.where(is_real, self._ids[places].astype(np.int64), 0)
+        if self.kind == "word_classes":
+            targets = np.where(is_real, self._targets[places], IGNORED)[:, 0]
+        else:
+            targets = self._targets[numbers]
+        if self._texts_a_row == 1:
+            inputs, lengths = inputs[:, 0], lengths[:, 0]
+        return LabelledBatch(inputs, targets, lengths)
+
+    def batches(self, batch_size: int) -> Iterator[LabelledBatch]:
+        """All rows once, in order."""
+        for first in range(0, len(self), batch_size):
+            yield self.batch(np.arange(first, min(first + batch_size, len(self))))
+
+
+class LabelledSampler(Sampler):
+    """Every row once an epoch, shuffled anew each epoch or in order.
+
+    Args:
+        dataset: Whose rows.
+        batch_size: Rows of a step, over all processes.
+        seed: Of the order.
+        shuffle: Whether the order is random.
+        width: Of every batch; that of its longest text if None.
+    """
+
+    def __init__(
+        self,
+        dataset: LabelledDataset,
+        *,
+        batch_size: int,
+        seed: int,
+        shuffle: bool,
+        width: int | None = None,
+    ) -> None:
+        super().__init__(num_windows=len(dataset), batch_size=batch_size)
+        self.dataset = dataset
+        self._seed, self._shuffle, self._width = seed, shuffle, width
+
+    def rows(self, places: Sequence[int]) -> LabelledBatch:
+        """The rows at `places` of the endless row of rows, at least one, in that order."""
+        turns = (divmod(place, self.num_windows) for place in places)
+        pieces = []
+        for epoch, group in groupby(turns, key=itemgetter(0)):
+            numbers = np.array([number for _, number in group], dtype=np.int64)
+            if self._shuffle:
+                numbers = permuted(numbers, self.num_windows, seed=self._seed, epoch=epoch)
+            pieces.append(numbers)
+        return self.dataset.batch(np.concatenate(pieces), width=self._width)
+
+
+def _targets(
+    rows: Sequence[LabelledRow],
+    texts: Sequence[EncodedText],
+    *,
+    kind: TargetKind,
+    labels: Sequence[str],
+    num_values: int,
+) -> npt.NDArray[Any]:
+    if kind in ("numbers", "similarity"):
+        for row in rows:
+            if len(row.label) != num_values:
+                raise DataError(
+                    f"{row.place} has {len(row.label)} number(s), but num_values is {num_values}; "
+                    "give as many in each row"
+                )
+        return np.array([row.label for row in rows], dtype=np.float32)
+    number_of = {name: number for number, name in enumerate(labels)}
+    for row in rows:
+        unknown = next((name for name in row.label if name not in number_of), None)
+        if unknown is not None:
+            known = ", ".join(labels[:_FEW]) + (", ..." if len(labels) > _FEW else "")
+            raise DataError(
+                f"{row.place}: label '{unknown}' is none of those to learn ({known}); correct it, "
+                "or name all of them with --labels"
+            )
+    numbers = [[number_of[str(name)] for name in row.label] for row in rows]
+    if kind == "class":
+        return np.array(numbers, dtype=np.int64)[:, 0]
+    pieces = []
+    for text, own in zip(texts, numbers, strict=True):
+        targets = np.full(len(text.ids), IGNORED, dtype=np.int64)
+        targets[text.places] = own[: len(text.places)]
+        pieces.append(targets)
+    return np.concatenate(pieces)
