@@ -29,9 +29,12 @@ prepare(
         drop_duplicates=True,
         min_characters=30,
         shard_tokens=30_000,
+        control_tokens=["cat"],
         quiet=True,
     ),
-    tokenizer=BPETokenizer([(b"t", b"h"), (b"th", b"e")]),
+    tokenizer=BPETokenizer(
+        [(b"t", b"h"), (b"th", b"e")], special_tokens=("<PAD>", "<EOS>", "<cat>")
+    ),
 )
 """
 

@@ -38,6 +38,14 @@ def test_the_text_is_that_of_the_ids(generator):
     assert generator.generate("the fox", CONFIG) == text
 
 
+def test_special_tokens_in_a_prompt_count_if_allowed(generator):
+    ids = [TOKENIZER.bos_id, *TOKENIZER.encode("the fox")]
+    allowing = Generator(generator.model, TOKENIZER, allow_special=True)
+    assert allowing.encode_prompt("<BOS>the fox") == ids
+    assert allowing.encode_prompt("") == [TOKENIZER.eos_id]
+    assert generator.encode_prompt("<BOS>the fox") == TOKENIZER.encode("<BOS>the fox") != ids
+
+
 def test_a_prompt_is_continued_the_same_way_in_any_company(generator):
     prompts = ["the", "quick brown fox, the quick brown", "fox"]
     alone = [generator.generate(prompt, CONFIG) for prompt in prompts]
@@ -116,7 +124,7 @@ def test_an_empty_prompt_without_special_tokens(generator):
     class Plain:
         bos_id = eos_id = None
 
-        def encode(self, text):
+        def encode(self, text, **_):
             return list(text.encode())
 
     with pytest.raises(ConfigError, match="the prompt is empty; give it some text"):

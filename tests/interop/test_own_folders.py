@@ -73,7 +73,7 @@ def test_what_is_in_the_way_of_a_family_is_said():
     )
     llama = CONFIG.replace(activation="swiglu", norm="rmsnorm", qk_norm=False, logit_soft_cap=30)
     with pytest.raises(
-        ConfigError, match="has logit_soft_cap 30.0 beside .* has logit_soft_cap No"
+        ConfigError, match=r"has logit_soft_cap 30.0 beside .* has logit_soft_cap No"
     ):
         family_of(llama)
 

@@ -30,6 +30,8 @@ class GenerateCommand(
     """Text to continue; without it the model begins a document."""
     prompt_file: Source | None = None
     """File whose text is the prompt, to the last character; - reads standard input."""
+    allow_special: bool = False
+    """Turn the names of special tokens in the prompt into their ids, as in '<python>import'."""
     num_samples: PositiveInt = 1
     """Continuations of the prompt."""
     num_beams: PositiveInt | None = None
@@ -87,6 +89,7 @@ def _generate(command: GenerateCommand) -> int:
         ),
         draft_length=command.draft_length,
         chat_template=chat_template(command) if command.chat else None,
+        allow_special=command.allow_special,
     )
     code = _write(generator, prompt, config, command)
     if generator.acceptance is not None:

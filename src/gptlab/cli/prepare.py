@@ -152,6 +152,8 @@ def _summary(result: "PrepareResult", *, seconds: float) -> str:
             f"  {part:5}  {cut}{tokens:,} tokens of {report.documents[part]:,} documents, "
             f"{_size(report.bytes[part])}"
         )
+    for name, count in report.control_tokens.items():
+        lines.append(f"  {name} in front of {count:,} documents")
     for reason, count in report.left_out.items():
         lines.append(f"  left out: {count:,} {reason}{_CONSEQUENCES.get(reason, '')}")
     if report.left_out:

@@ -26,6 +26,9 @@ KeywordMode = Literal["any", "all", "import"]
 WindowMode = Literal["stream", "chunk", "segment", "conversations"]
 ShortWindows = Literal["drop", "keep", "pad"]
 
+LANGUAGE = "language"
+"""The one of `control_tokens` that is no keyword."""
+
 _ONLY_IN_MODE: Mapping[str, tuple[WindowMode, ...]] = MappingProxyType(
     {
         "seq_len": ("chunk", "conversations"),
@@ -132,6 +135,8 @@ class PrepareConfig(FilterConfig, ChatConfig, WindowConfig):
     """What is held out: documents, or windows at random, which overlap with those for training."""
     seed: Seed = 0
     """Seed of fraction and of random-windows."""
+    control_tokens: Annotated[tuple[Name, ...], BeforeValidator(_split_at_commas)] = ()
+    """Special tokens in front of each document: its language, as <python>, and keywords in it."""
     shard_tokens: PositiveInt = 1 << 27
     """Tokens in a file of the dataset."""
     processes: PositiveInt | None = None
@@ -166,11 +171,22 @@ class PrepareConfig(FilterConfig, ChatConfig, WindowConfig):
                 f"stride is {self.stride}, but segment_len is {self.segment_len}, so that tokens "
                 "would be passed over; write a smaller --stride"
             )
-        if self.keyword_mode != "any" and not self.keywords:
-            raise ConfigError("keyword_mode does nothing without keywords; write --keywords too")
+        self._check_keywords()
+        if self.control_tokens and self.chat_template is not None:
+            raise ConfigError(
+                "control_tokens are for plain texts, but chat_template says conversations; leave "
+                "one of them out"
+            )
         if self.split == "random-windows" and not (self.mode == "segment" and self.dev_size):
             raise ConfigError(
                 "split is 'random-windows', which holds out windows of --mode segment; write that "
                 "and --dev_size, or leave --split out"
             )
         return self
+
+    def _check_keywords(self) -> None:
+        has_keywords = bool(self.keywords)
+        if self.keyword_mode == "import":
+            has_keywords |= bool({*self.control_tokens} - {LANGUAGE})
+        if self.keyword_mode != "any" and not has_keywords:
+            raise ConfigError("keyword_mode does nothing without keywords; write --keywords too")

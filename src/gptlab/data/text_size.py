@@ -10,6 +10,7 @@ from gptlab.data.sampler import WindowSampler
 from gptlab.data.shards import TokenDataset
 from gptlab.tokenizer import Tokenizer
 from gptlab.tokenizer.chat import ChatEncoder
+from gptlab.tokenizer.special import silent_ids
 
 _BLOCK = 1 << 18
 # A character has at most 4 bytes, hence as many tokens; what is beyond changes nothing.
@@ -23,7 +24,8 @@ AnyIntArray = npt.NDArray[np.integer]
 class TextSize:
     """Counts the text of documents that come in pieces, as if each were decoded at once.
 
-    Memory is bounded however long a document is.
+    Special tokens are no text, for none is encoded to them. Memory is bounded however long a
+    document is.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -32,11 +34,13 @@ class TextSize:
         self.bytes = 0
         """The same in UTF-8."""
         self._tokenizer = tokenizer
+        self._silent = sorted(silent_ids(tokenizer))
         self._held: list[AnyIntArray] = []
         self._length = 0
 
     def add(self, tokens: AnyIntArray) -> None:
         """Go on with the open document by (n,) ids."""
+        tokens = tokens[~np.isin(tokens, self._silent)]
         self._held.append(tokens)
         self._length += tokens.size
         if self._length >= _BLOCK:

@@ -13,6 +13,7 @@ from gptlab.evaluation.models import settings_of
 from gptlab.interop import find_model, load
 from gptlab.model import GPT
 from gptlab.tokenizer import Tokenizer
+from gptlab.tokenizer.special import silent_ids
 from gptlab.training.inputs import load_inputs, measured
 from gptlab.training.precision import Arithmetic, choose_arithmetic
 from gptlab.training.run_settings import saved_config
@@ -86,11 +87,12 @@ def held_out_text(
 
 
 def documents(datasets: Sequence[TokenDataset], tokenizer: Tokenizer) -> Iterator[str]:
-    """The text of each document, as the tokens have it.
+    """The text of each document, as the tokens have it; special tokens are none of it.
 
     Raises:
         ConfigError: A dataset shares its documents with one that is trained on.
     """
+    silent = silent_ids(tokenizer) | {tokenizer.eos_id}
     for dataset in datasets:
         if dataset.held_out is not None:
             raise ConfigError(
@@ -100,7 +102,5 @@ def documents(datasets: Sequence[TokenDataset], tokenizer: Tokenizer) -> Iterato
         start = 0
         for end in dataset.document_ends.tolist():
             ids = dataset.read(start, end - start).tolist()
-            if ids and ids[-1] == tokenizer.eos_id:
-                ids.pop()
-            yield tokenizer.decode(ids)
+            yield tokenizer.decode([id_ for id_ in ids if id_ not in silent])
             start = end

@@ -24,6 +24,7 @@ from gptlab.generation.texts import RowText, make_rows
 from gptlab.generation.vocabulary import unknown_ids
 from gptlab.model import GPT
 from gptlab.tokenizer import Tokenizer
+from gptlab.tokenizer.base import SpecialNames
 from gptlab.tokenizer.chat import ChatEncoder, ChatTemplate
 
 _DEFAULT = SamplingConfig()
@@ -66,6 +67,8 @@ class Generator:
             model alone makes each token if None.
         draft_length: Tokens that it proposes at a time.
         chat_template: How the model's conversations are written, for `chat`.
+        allow_special: Whether names of special tokens in prompts become their ids; they are plain
+            text if not.
 
     Raises:
         ConfigError: The drafter's vocabulary is another one, or `draft_length` is not positive.
@@ -80,11 +83,13 @@ class Generator:
         drafter: Drafter | None = None,
         draft_length: int = 4,
         chat_template: ChatTemplate | None = None,
+        allow_special: bool = False,
     ) -> None:
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.chat_template = chat_template
         """How its conversations are written."""
+        self._allowed_special: SpecialNames = "all" if allow_special else ()
         self.compiler = Compiler(model, compile=compile)
         """Whether single tokens are read by compiled code."""
         self._speculator: Speculator | None = None
@@ -239,7 +244,7 @@ class Generator:
         Raises:
             ConfigError: The prompt is empty and the vocabulary has no such token.
         """
-        ids = self.tokenizer.encode(prompt)
+        ids = self.tokenizer.encode(prompt, allowed_special=self._allowed_special)
         if ids:
             return ids
         start = self.tokenizer.bos_id if self.tokenizer.eos_id is None else self.tokenizer.eos_id

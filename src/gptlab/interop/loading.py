@@ -107,7 +107,7 @@ def tokenizer_in(folder: Path) -> Tokenizer:
 
 
 def family_name(found: Path) -> str:
-    """Of what kind the model is that `find_model` found, as in `config.json`, or the tool's name."""
+    """The kind of model that `find_model` found, as in `config.json`, or its tool's name."""
     if found.is_file():
         return "nanoGPT"
     if not is_huggingface(found):

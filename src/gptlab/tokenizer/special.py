@@ -3,7 +3,7 @@
 from collections.abc import Collection
 
 from gptlab.errors import TokenizerError
-from gptlab.tokenizer.base import SpecialNames
+from gptlab.tokenizer.base import SpecialNames, Tokenizer
 
 
 def allowed_names(
@@ -44,3 +44,9 @@ def _chosen(names: SpecialNames, option: str, all_names: frozenset[str]) -> froz
             f'{option} is {names!r}: give a collection, {option}={{{names!r}}}, or "all"'
         )
     return frozenset(names)
+
+
+def silent_ids(tokenizer: Tokenizer) -> frozenset[int]:
+    """The ids that no text is encoded to unless special tokens are allowed in it."""
+    special: dict[str, int] = getattr(tokenizer, "special_tokens", {})
+    return frozenset(special.values()) - {tokenizer.unk_id}

@@ -35,6 +35,8 @@ class Counts:
     kept_bytes: Counter[str] = field(default_factory=Counter)
     answer_tokens: Counter[str] = field(default_factory=Counter)
     """The assistant's, in conversations."""
+    control_tokens: Counter[str] = field(default_factory=Counter)
+    """Kept documents that each stands in front of."""
     left_out: Counter[str] = field(default_factory=Counter)
     """By reason."""
     digest: str = ""
@@ -79,7 +81,7 @@ class Collector:
         is_chat = config.chat_template is not None
         self._end = [] if tokenizer.eos_id is None or is_chat else [tokenizer.eos_id]
         self.counts = Counts() if state is None else Counts.of(state["counts"])
-        self._document = _Document() if state is None else _Document(**state["document"])
+        self._document = _Document() if state is None else _Document.of(state["document"])
         parts = (TRAIN, DEV) if config.dev_size and config.split == "documents" else (TRAIN,)
         self.writers = {
             part: _writer(
@@ -150,6 +152,7 @@ class Collector:
         self.counts.kept_documents[part] += 1
         self.counts.kept_characters[part] += self._document.characters
         self.counts.kept_bytes[part] += self._document.bytes
+        self.counts.control_tokens.update(self._document.control)
 
     def _leave_out(self, name: str, reason: str, detail: str) -> None:
         self.counts.left_out[reason] += 1
@@ -189,6 +192,13 @@ class _Document:
     """Digest of the text in hexadecimal; of a long one, that of its parts' digests."""
     characters: int = 0
     bytes: int = 0
+    control: tuple[str, ...] = ()
+    """Control tokens in front of it."""
+
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> "_Document":
+        """The document whose fields are `values`, as JSON has kept them."""
+        return cls(**{**values, "control": tuple(values["control"])})
 
     def add(self, examined: Examined) -> None:
         """Note a further part."""
@@ -198,6 +208,7 @@ class _Document:
                 bytes.fromhex(self.content) + content, digest_size=len(content)
             ).digest()
         self.content = content.hex()
+        self.control += examined.control
         self.characters += examined.characters
         self.bytes += examined.size
 

@@ -1,4 +1,4 @@
-"""What a worker process does with items: filters, digests, ids."""
+"""What a worker process does with items: filters, digests, control tokens, ids."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -10,6 +10,7 @@ from gptlab.config import FilterConfig
 from gptlab.corpus import conversations
 from gptlab.corpus.filters import DocumentFilter
 from gptlab.corpus.signature import Signature, content_hash, signature
+from gptlab.data.preparation.control import ControlTokens
 from gptlab.data.preparation.reading import Item
 from gptlab.tokenizer import Tokenizer
 from gptlab.tokenizer.base import TokenArray
@@ -26,8 +27,10 @@ class Examined(NamedTuple):
     """Digest of the text."""
     signature: Signature | None
     """MinHash of the text, if near duplicates are asked for."""
+    control: tuple[str, ...]
+    """Control tokens of the document that begins with it."""
     ids: TokenArray | None
-    """Tokens of the text, unless it is left out."""
+    """Control tokens and those of the text, unless it is left out."""
     mask: npt.NDArray[np.uint8] | None
     """Of a conversation, which of them are the assistant's."""
     characters: int
@@ -42,6 +45,7 @@ class Examiner:
         tokenizer: Any.
         filters: Which documents are kept.
         signed: Whether each gets a signature.
+        control: Which tokens stand in front of each.
         template: How conversations are written, if that is what the items are.
     """
 
@@ -49,13 +53,16 @@ class Examiner:
         self,
         tokenizer: Tokenizer,
         filters: FilterConfig,
+        *,
         signed: bool,
+        control: ControlTokens,
         template: ChatTemplate | None = None,
     ) -> None:
         self._tokenizer = tokenizer
         self._chat = None if template is None else ChatEncoder(template, tokenizer)
         self._filter = DocumentFilter(filters)
         self._signed = signed
+        self._control = control
 
     def __call__(self, items: list[Item]) -> list[Examined]:
         """The items in the same order, each with what became of it."""
@@ -95,10 +102,15 @@ class Examiner:
     ) -> Examined:
         text = self._said(item.text)
         kept = ids is not None
+        control: tuple[str, ...] = ()
+        if ids is not None and item.is_first:
+            control = self._control.of(text, item.language)
+            ids = np.concatenate([self._control.ids(control), ids]) if control else ids
         return Examined(
             item=item._replace(text=""),
             content=content_hash(item.text),
             signature=signature(text) if self._signed and kept else None,
+            control=control,
             ids=ids,
             mask=mask,
             characters=len(text),

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ _CHOICES = (
     "dev_size",
     "split",
     "seed",
+    "control_tokens",
 )
 
 
@@ -47,6 +49,8 @@ class Report:
     """Of the kept text in UTF-8."""
     windows: dict[str, int | None]
     """For training or evaluation; None where they depend on the model that is trained."""
+    control_tokens: dict[str, int]
+    """Kept documents that each stands in front of, the most frequent first."""
     left_out: dict[str, int]
     """Documents by reason, the most frequent first."""
     conversations: dict[str, Packing] = field(default_factory=dict)
@@ -81,7 +85,8 @@ def finish(
         tokens={part: len(dataset) for part, dataset in datasets.items()},
         bytes={part: int(dataset.manifest["bytes"]) for part, dataset in datasets.items()},
         windows={part: _count_windows(dataset) for part, dataset in datasets.items()},
-        left_out=_by_frequency(counts),
+        control_tokens=_by_frequency(counts.control_tokens),
+        left_out=_by_frequency(counts.left_out),
         conversations={} if template is None else {p: packing_of(d) for p, d in datasets.items()},
     )
 
@@ -117,7 +122,8 @@ def _facts(
             "read_documents": counts.documents,
             "read_bytes": counts.bytes,
             "kept_documents": dict(counts.kept_documents),
-            "left_out": _by_frequency(counts),
+            "control_tokens": _by_frequency(counts.control_tokens),
+            "left_out": _by_frequency(counts.left_out),
         }
     return facts
 
@@ -135,8 +141,8 @@ def _hold_out_windows(dataset: Path) -> None:
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
 
 
-def _by_frequency(counts: Counts) -> dict[str, int]:
-    return dict(sorted(counts.left_out.items(), key=lambda item: (-item[1], item[0])))
+def _by_frequency(counts: Counter[str]) -> dict[str, int]:
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
 def _count_windows(dataset: TokenDataset) -> int | None:

@@ -16,6 +16,7 @@ from gptlab.config import FilterConfig, PrepareConfig
 from gptlab.corpus import Corpus, open_corpus
 from gptlab.corpus.filters import DocumentFilter
 from gptlab.data.preparation.collect import Collector
+from gptlab.data.preparation.control import ControlTokens
 from gptlab.data.preparation.examine import Examiner
 from gptlab.data.preparation.finish import Report, finish
 from gptlab.data.preparation.inputs import STANDARD_INPUT, spooled
@@ -63,7 +64,7 @@ def prepare(config: PrepareConfig, *, tokenizer: Tokenizer | None = None) -> Pre
         tokenizer: Used instead of the one that `config` names.
 
     Raises:
-        ConfigError: A setting is missing or does not fit.
+        ConfigError: A setting is missing or does not fit, or the tokenizer lacks a control token.
         DataError: A source does not exist, there is nothing to keep in them, or something else is
             at the output.
         TokenizerError: The tokenizer can't be loaded.
@@ -83,6 +84,7 @@ def prepare(config: PrepareConfig, *, tokenizer: Tokenizer | None = None) -> Pre
         # Another process may have been at work until now.
         check_output(output, overwrite=config.overwrite)
         corpus = _open(config, unfinished)
+        control = ControlTokens(config, tokenizer, files=corpus.files)
         journal = Journal(unfinished, _job(config, corpus, tokenizer, template))
         with writing(output):
             place, state = journal.begin(overwrite=config.overwrite)
@@ -93,6 +95,7 @@ def prepare(config: PrepareConfig, *, tokenizer: Tokenizer | None = None) -> Pre
                 tokenizer,
                 config.part(FilterConfig),
                 signed=config.near_duplicates is not None,
+                control=control,
                 template=template,
             )
             # What a tokenizer works out when it is first used, workers that are forked get from
@@ -100,7 +103,7 @@ def prepare(config: PrepareConfig, *, tokenizer: Tokenizer | None = None) -> Pre
             tokenizer.encode_to_array("")
             _run(
                 config,
-                _reader(config, corpus, tokenizer).items(place),
+                _reader(config, corpus, tokenizer, control).items(place),
                 examine,
                 place=place,
                 collector=collector,
@@ -134,14 +137,17 @@ def _collector(
         ) from None
 
 
-def _reader(config: PrepareConfig, corpus: Corpus, tokenizer: Tokenizer) -> Reader:
-    filters = config.part(FilterConfig)
+def _reader(
+    config: PrepareConfig, corpus: Corpus, tokenizer: Tokenizer, control: ControlTokens
+) -> Reader:
+    is_filtered = DocumentFilter(config.part(FilterConfig)).is_active
     return Reader(
         sections_of(corpus, dev_size=config.dev_size if config.split == "documents" else 0.0),
         fraction=config.fraction,
         seed=config.seed,
         divisible=tokenizer.divisible and config.chat_template is None,
-        judged=DocumentFilter(filters).is_active or config.near_duplicates is not None,
+        judged=is_filtered or config.near_duplicates is not None or control.by_text,
+        languages=control.by_language,
     )
 
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from gptlab.corpus import Corpus
 from gptlab.corpus.compression import NotTextError
 from gptlab.corpus.documents import Document, Unreadable, stored_size
+from gptlab.corpus.languages import language_of
 from gptlab.corpus.split import DRAWS, draw
 from gptlab.tokenizer.chunks.patterns import NoCutError, blocks
 
@@ -48,6 +49,8 @@ class Item(NamedTuple):
     reason: str | None = None
     """Why the document is left out, if that is known already."""
     detail: str = ""
+    language: str | None = None
+    """What its file is written in, if that is asked for and known."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,8 @@ class Reader:
     """Whether a long document's parts may be encoded one by one."""
     judged: bool
     """Whether filters see each document, which must be whole then."""
+    languages: bool = False
+    """Whether items tell their language."""
 
     def items(self, start: Place) -> Iterator[Item]:
         """The items from `start` on; what can't be read becomes an item that is left out.
@@ -101,7 +106,9 @@ class Reader:
         for number in range(start.section, len(self.sections)):
             section = self.sections[number]
             first = start if number == start.section else Place(number)
-            stored_before = [0, *accumulate(map(stored_size, section.corpus.files))]
+            files = section.corpus.files
+            stored_before = [0, *accumulate(map(stored_size, files))]
+            languages = [language_of(file) if self.languages else None for file in files]
             for document in section.corpus.read(start=(first.file, first.row)):
                 here = Place(number, document.file, document.row)
                 template = Item(
@@ -112,6 +119,7 @@ class Reader:
                     is_first=True,
                     is_last=True,
                     stored=stored_before[document.file] + document.stored,
+                    language=languages[document.file],
                 )
                 passed = first.piece if here == first._replace(piece=0) else 0
                 yield from self._items_of(document, here, template, passed)
