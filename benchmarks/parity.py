@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+import transformers
 from measure import available_cores, machine
 from report import publish
 from torch import Tensor, nn
@@ -154,6 +155,7 @@ def measure(config: Any, folder: Path) -> dict[str, float]:
 
 def main() -> None:
     torch.set_num_threads(1)
+    transformers.utils.logging.disable_progress_bar()
     results: dict[str, dict[str, float]] = {}
     for name, config in CONFIGS.items():
         with tempfile.TemporaryDirectory() as folder:

@@ -8,6 +8,7 @@ The old one is written, for all versions of transformers read it.
 
 import math
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from gptlab.config import ModelConfig
@@ -17,13 +18,8 @@ from gptlab.model.positions import HIGH_TURNS
 
 # "dynamic" stretches nothing up to max_position_embeddings, and a model of ours reads no further.
 _UNSTRETCHED = ("default", "dynamic")
-_LOW, _HIGH = (
-    {"llama3": "low_freq_factor", "yarn": "beta_slow"},
-    {
-        "llama3": "high_freq_factor",
-        "yarn": "beta_fast",
-    },
-)
+_LOW = MappingProxyType({"llama3": "low_freq_factor", "yarn": "beta_slow"})
+_HIGH = MappingProxyType({"llama3": "high_freq_factor", "yarn": "beta_fast"})
 
 
 def read_rotary(rotary: Rotary, document: Mapping[str, Any]) -> dict[str, Any]:
