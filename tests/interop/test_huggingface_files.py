@@ -280,7 +280,7 @@ def test_a_setting_that_is_missing(llama):
         (
             "gpt2",
             {"scale_attn_by_inverse_layer_idx": True},
-            "scale_attn_by_inverse_layer_idx is Tr",
+            "inverse_layer_idx is True",
         ),
         ("gpt2", {"activation_function": "relu"}, "activation_function is 'relu'"),
         ("gpt_neox", {"attention_bias": False}, "attention_bias is False"),
@@ -305,8 +305,8 @@ def test_old_and_new_spellings_of_rotary_positions():
     first, second = (read_settings(FAMILIES["llama"], {**SHAPE, **how}) for how in (old, new))
     assert first == second
     assert (first.rope_theta, first.rope_scaling, first.rope_factor) == (5e5, "linear", 2.0)
-    old = {"rotary_emb_base": 500, "rotary_pct": 0.5}
-    new = {"rope_parameters": {"partial_rotary_factor": 0.5, "rope_theta": 500.0}}
+    old = {"rotary_emb_base": 500, "rotary_pct": 0.3}
+    new = {"rope_parameters": {"partial_rotary_factor": 0.3, "rope_theta": 500.0}}
     first, second = (read_settings(FAMILIES["gpt_neox"], {**SHAPE, **how}) for how in (old, new))
     assert first == second
-    assert (first.rope_theta, first.rotary_share) == (500.0, 0.5)
+    assert (first.rope_theta, first.rotary_share) == (500.0, 0.3)

@@ -107,7 +107,7 @@ def tokenizer_in(folder: Path) -> Tokenizer:
 
 
 def family_name(found: Path) -> str:
-    """The kind of model that `find_model` found, as in `config.json`, or its tool's name."""
+    """The family of the model that `find_model` found, or the tool that it is of."""
     if found.is_file():
         return "nanoGPT"
     if not is_huggingface(found):
