@@ -24,8 +24,8 @@ class ModelChoice(CommandLine):
     """The flags that say which model is meant."""
 
     model_path: str | None = None
-    """A run by name or folder, a checkpoint folder, or a bare .pth state dict; the newest run if
-    not given."""
+    """A run by name or folder, a checkpoint folder, a folder of Hugging Face's or a name on its
+    hub, nanoGPT's .pt, or a bare .pth state dict; the newest run if not given."""
     tokenizer_path: str | None = None
     """A tokenizer to use instead of the model's; needed with a state dict, unless gptlab-export
     wrote it."""
@@ -58,22 +58,23 @@ def load_model(choice: ModelChoice) -> "tuple[GPT, Tokenizer]":
         CheckpointError: There is none, it is damaged, or it is of another shape than stated.
         ConfigError: A shape or a tokenizer is missing, or does not fit.
     """
-    from gptlab import checkpoint
+    from gptlab import checkpoint, interop
+    from gptlab.interop.nanogpt import is_nanogpt
     from gptlab.tokenizer import load_tokenizer
     from gptlab.training.precision import choose_device
 
     device = choose_device(choice.device)
     path = _path(choice)
     given = None if choice.tokenizer_path is None else load_tokenizer(choice.tokenizer_path)
-    if path.is_file():
+    if path.is_file() and not is_nanogpt(path):
         model = checkpoint.load_state_dict(path, _config_of_state_dict(choice, path), device=device)
         tokenizer = given or _tokenizer_beside(path)
     else:
-        print(f"model: {checkpoint.find_checkpoint(path)}", file=sys.stderr)
-        model, saved = checkpoint.load(path, device=device)
-        tokenizer = given or saved
+        found = interop.find_model(path)
+        print(f"model: {found}", file=sys.stderr)
+        model, tokenizer = interop.load(found, device=device, tokenizer=given)
         _check(choice, model.config, path)
-    if tokenizer.vocab_size != model.config.vocab_size:
+    if tokenizer.vocab_size > model.config.vocab_size:
         raise ConfigError(
             f"tokenizer {choice.tokenizer_path} has {tokenizer.vocab_size} tokens, but the model "
             f"knows {model.config.vocab_size}; give the tokenizer it was trained with"
@@ -85,8 +86,13 @@ def _path(choice: ModelChoice) -> Path:
     runs = Path(choice.runs_dir)
     if choice.model_path is None:
         return newest_run(runs)
-    path = Path(choice.model_path)
-    return path if path.is_file() else find_run(choice.model_path, runs)
+    for path in (runs / choice.model_path, Path(choice.model_path)):
+        if path.exists():
+            return path
+    from gptlab.interop import hub
+
+    is_name = hub.is_name(choice.model_path)
+    return Path(choice.model_path) if is_name else find_run(choice.model_path, runs)
 
 
 def newest_run(runs: Path) -> Path:

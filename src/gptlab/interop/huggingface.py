@@ -67,7 +67,7 @@ def read_huggingface(
     folder = Path(folder)
     document = read_document(folder)
     try:
-        if document.get("model_type") == own_family.NAME:
+        if own_family.is_own(document):
             family, config = own_family.FAMILY, own_family.read_settings(document)
         else:
             family = family_for(document)
