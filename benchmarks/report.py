@@ -80,6 +80,42 @@ def generation_equality_tables(result: Result) -> list[Table]:
     return [Table(header, rows, f"{result['models']} models of random parts, fp32")]
 
 
+def export_check_tables(result: Result) -> list[Table]:
+    results = result["results"]
+    readers = list(
+        dict.fromkeys(name for entry in results.values() for name in entry["differences"])
+    )
+    rows = [
+        [
+            name,
+            str(entry["models"]),
+            entry["architecture"],
+            *(
+                f"{entry['differences'][reader]:.1e}" if reader in entry["differences"] else ""
+                for reader in readers
+            ),
+            f"{entry['same_tokens']:,} of {entry['tokens']:,}",
+            "" if entry["lead"] is None else f"{entry['lead']:.1e}",
+            f"{entry['same_texts']:,} of {entry['texts']:,}",
+        ]
+        for name, entry in results.items()
+    ]
+    header = [
+        "",
+        "models",
+        "in llama.cpp",
+        *readers,
+        "greedy tokens",
+        "lead of a lost one",
+        "texts of equal ids",
+    ]
+    caption = (
+        "Largest difference of a logit in units of the largest one, and what llama.cpp makes the "
+        "same of its file"
+    )
+    return [Table(header, rows, caption)]
+
+
 def bpe_encoding_tables(result: Result) -> list[Table]:
     results = result["results"]
     header = [f"{entry['text']}, {entry['vocab_size']:,}" for entry in results]
@@ -439,6 +475,11 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         "Generation in every mode", "benchmarks/generation_equality.py", generation_equality_tables
     ),
     "parity": Benchmark("Models of other tools", "benchmarks/parity.py", parity_tables),
+    "export_check": Benchmark(
+        "Exported models, computed by others",
+        "benchmarks/export_check.py --llama_cpp FOLDER --text TEXT",
+        export_check_tables,
+    ),
     "memory": Benchmark(
         "Memory of training", "benchmarks/memory.py --nanogpt FOLDER", memory_tables
     ),

@@ -244,14 +244,24 @@ def _onnx(task: _Task, folder: Path) -> _Written:
 def _pth(task: _Task, folder: Path) -> _Written:
     path, config = folder / "model.pth", task.model.config
     weights = {name: _own(tensor.to(task.dtype)) for name, tensor in _weights(task.model).items()}
-    with path.open("wb") as stream:
-        torch.save(weights, stream)
+    _save(path, weights)
     task.tokenizer.save(folder)
     return _Written(
         weights=path.name,
         reference=_evaluated(config, weights),
         readers={"PyTorch": lambda: load_state_dict(path, config.replace(attention="auto"))},
     )
+
+
+def _save(path: Path, weights: Mapping[str, Tensor]) -> None:
+    try:
+        with path.open("wb") as stream:
+            torch.save(dict(weights), stream)
+    except RuntimeError as error:
+        # PyTorch says of a file without an end that it has none, and not why.
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
 
 
 def _weights(model: GPT) -> dict[str, Tensor]:

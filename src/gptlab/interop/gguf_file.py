@@ -243,7 +243,10 @@ def _rounded(tensor: Tensor, type: Type) -> Tensor:
         # 32 neighbours share a scale, by which the largest is 127.
         groups = tensor.reshape(-1, _BLOCK_OF_8_BITS)
         scale = groups.abs().amax(dim=-1, keepdim=True) / 127
-        integers = (groups * torch.where(scale == 0, 0.0, 1 / scale)).round()
+        steps = groups * torch.where(scale == 0, 0.0, 1 / scale)
+        # Halves go away from zero.
+        whole = steps.abs().floor()
+        integers = (whole + (steps.abs() - whole >= 0.5)).copysign(steps)
         return (integers * scale.half().float()).reshape(tensor.shape)
     dtype = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}[type]
     return tensor.to(dtype).float()

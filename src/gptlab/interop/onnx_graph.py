@@ -45,7 +45,8 @@ def write_onnx(path: Path, model: GPT) -> None:
         ExportError: A package is not installed.
         OSError: It can't be written.
     """
-    for name in ("onnx", "onnxscript"):
+    # The last one reads the graph back; without it, nothing need be done.
+    for name in ("onnx", "onnxscript", "onnxruntime"):
         package(name, extra="onnx", use=_USE)
     model.use_attention("reference")
     # A window is in the graph only if the row that is followed is longer.
