@@ -1,7 +1,7 @@
 """Fine-tuning a pretrained model: gptlab beside Hugging Face transformers and peft, in one go.
 
     python benchmarks/finetune.py [--quick] [--ways full lora ...] [--precisions fp32 bf16]
-        [--device cuda] [--rounds 3] [--steps 5] [--batch_size 2] [--seq_len 256]
+        [--device cuda] [--compile both] [--rounds 3] [--steps 5] [--batch_size 2] [--seq_len 256]
 
 A GPT-2 of 124M parameters with random weights, in a folder that transformers wrote, learns Python
 source by the step that gptlab-train and transformers' Trainer make: forward, backward, clipping,
@@ -27,10 +27,12 @@ with the same values. The learning rates are higher than usual, so that a few st
 
 transformers and peft come with the extra `bench`; who fails is so recorded, and ends nothing else.
 The result is printed and written to benchmarks/results/finetune-DEVICE.json; with --quick, which
-takes a tiny model and one round and compiles nothing, or with --ways or --only it is printed alone.
+takes a tiny model and one round and compiles nothing, or with --ways, --only or --compile it is
+printed alone.
 """
 
 import argparse
+import math
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -42,15 +44,16 @@ import numpy as np
 import torch
 from finetuners import LORA_WAYS, WAYS
 from measure import Run, available_cores, machine, run_task, summary
-from pretrained import GPT2, TINY, source_texts, source_tokenizer, write_gpt2
+from pretrained import GPT2, TINY, make_tokenizer, source_text, write_gpt2
 from report import publish, show
 
 TASK = Path(__file__).with_name("finetune_task.py")
 WARM_UP_STEPS = 2
 # How far the losses of two libraries may be apart at each step, in nats.
 BOUNDS = {"fp32": 1e-3, "bf16": 5e-2}
+COMPILING = {"on": (True,), "off": (False,), "both": (False, True)}
 GPTLAB, PEER = "gptlab", "transformers"
-_BYTES_A_TOKEN = 8
+_CHARACTERS_A_TOKEN = 8
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ def contenders(options: argparse.Namespace) -> list[Contender]:
         Contender(library, way, precision, compiled)
         for precision in options.precisions
         for way in options.ways
-        for compiled in ((False,) if options.quick else (False, True))
+        for compiled in COMPILING[options.compile]
         for library in (GPTLAB, PEER)
         if not (library == PEER and way == "lora-int8")
     ]
@@ -88,15 +91,15 @@ def contenders(options: argparse.Namespace) -> list[Contender]:
 
 def write_inputs(folder: Path, shape: Mapping[str, int], options: argparse.Namespace) -> int:
     """The model, a tiny one, and the batch of each step; bytes of the model's weights."""
-    tokenizer = source_tokenizer(TINY["vocab_size"])
-    write_gpt2(folder / "tiny", TINY, tokenizer)
-    tokenizer = source_tokenizer(shape["vocab_size"])
+    text = source_text(shape["vocab_size"])
+    write_gpt2(folder / "tiny", TINY, make_tokenizer(text, TINY["vocab_size"]))
+    tokenizer = make_tokenizer(text, shape["vocab_size"])
     size = write_gpt2(folder / "model", shape, tokenizer)
     windows = (WARM_UP_STEPS + options.steps, options.batch_size, options.seq_len + 1)
-    number = int(np.prod(windows))
-    text = "".join(source_texts(_BYTES_A_TOKEN * number))
-    ids = tokenizer.encode_to_array(text)[:number]
-    np.save(folder / "batches.npy", ids.astype(np.int64).reshape(windows))
+    number = math.prod(windows)
+    ids = tokenizer.encode_to_array(text[: _CHARACTERS_A_TOKEN * number])
+    # Where a long run wants more text than there is, it begins again.
+    np.save(folder / "batches.npy", np.resize(ids, number).astype(np.int64).reshape(windows))
     return size
 
 
@@ -233,6 +236,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="one round of a tiny model")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--only", nargs="+", help="beginnings of names of contenders")
+    parser.add_argument("--compile", choices=tuple(COMPILING), default="both")
     parser.add_argument("--precisions", nargs="+", choices=tuple(BOUNDS))
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--rounds", type=int, default=3)
@@ -243,9 +247,11 @@ def parse() -> argparse.Namespace:
     if options.device == "auto":
         options.device = "cuda" if torch.cuda.is_available() else "cpu"
     is_cuda = options.device == "cuda"
-    options.partial = bool(options.quick or options.only or set(options.ways) != set(WAYS))
+    is_whole = set(options.ways) == set(WAYS) and options.compile == "both"
+    options.partial = bool(options.quick or options.only or not is_whole)
     if options.quick:
         options.rounds, options.steps, options.seq_len = 1, 2, TINY["seq_len"]
+        options.compile = "off"
     options.precisions = options.precisions or ["bf16" if is_cuda else "fp32"]
     options.steps = options.steps or (20 if is_cuda else 5)
     options.batch_size = options.batch_size or (16 if is_cuda else 2)

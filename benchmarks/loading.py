@@ -26,7 +26,7 @@ from typing import Any
 
 import torch
 from measure import Run, available_cores, machine, run_task, summary
-from pretrained import GPT2, TINY, source_tokenizer, write_gpt2
+from pretrained import GPT2, TINY, make_tokenizer, source_text, write_gpt2
 from report import publish, show
 
 import gptlab
@@ -54,9 +54,9 @@ CONTENDERS = (
 )
 
 
-def write_folders(folder: Path, shape: dict[str, int]) -> dict[tuple[str, str], Path]:
+def write_folders(folder: Path, shape: dict[str, int], text: str) -> dict[tuple[str, str], Path]:
     """A model in each precision and each layout, by these."""
-    tokenizer = source_tokenizer(shape["vocab_size"])
+    tokenizer = make_tokenizer(text, shape["vocab_size"])
     folders = {}
     for precision, dtype in DTYPES.items():
         theirs, ours = (folder / precision / layout for layout in (HUGGING_FACE, CHECKPOINT))
@@ -125,9 +125,10 @@ def main() -> None:
     if options.quick:
         options.rounds = 1
     shape = dict(TINY if options.quick else GPT2)
+    text = source_text(shape["vocab_size"])
     with tempfile.TemporaryDirectory() as folder:
-        tiny = write_folders(Path(folder, "tiny"), dict(TINY))
-        folders = tiny if options.quick else write_folders(Path(folder, "model"), shape)
+        tiny = write_folders(Path(folder, "tiny"), dict(TINY), text)
+        folders = tiny if options.quick else write_folders(Path(folder, "model"), shape, text)
         results = measure(folders, tiny, options)
     result: dict[str, Any] = {
         "benchmark": "loading",

@@ -1,6 +1,6 @@
 """A GPT-2 of random weights in a folder, as Hugging Face's libraries write one."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -23,24 +23,21 @@ TINY: Mapping[str, int] = {
     "num_layers": 3,
     "n_heads": 2,
 }
-_BYTES_A_MERGE = 400
+_BYTES_A_TOKEN = 400
 _LEAST_BYTES = 100_000
 
 
-def source_tokenizer(vocab_size: int) -> BPETokenizer:
-    """A byte-level BPE of so many ids, trained on installed Python source."""
-    size = max(_LEAST_BYTES, _BYTES_A_MERGE * vocab_size)
+def source_text(vocab_size: int) -> str:
+    """Installed Python source, enough of it to train a tokenizer of `vocab_size` ids on."""
+    size = max(_LEAST_BYTES, _BYTES_A_TOKEN * vocab_size)
+    return "".join(data.decode() for _, data in first_bytes(python_documents(), size))
+
+
+def make_tokenizer(text: str, vocab_size: int) -> BPETokenizer:
+    """A byte-level BPE of GPT-2's kind."""
     return train_bpe(
-        texts=source_texts(size),
-        vocab_size=vocab_size,
-        pattern="gpt2",
-        special_tokens=["<|endoftext|>"],
+        texts=[text], vocab_size=vocab_size, pattern="gpt2", special_tokens=["<|endoftext|>"]
     )
-
-
-def source_texts(size: int) -> Iterator[str]:
-    """Installed Python source, `size` bytes of it."""
-    return (data.decode() for _, data in first_bytes(python_documents(), size))
 
 
 def write_gpt2(
