@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
 from gptlab.errors import ExportError
@@ -10,17 +9,8 @@ from gptlab.tokenizer import BPETokenizer, Tokenizer
 from gptlab.tokenizer.adapters import SentencePieceTokenizer
 from gptlab.tokenizer.chunks.steps import NamedSplit, Split, Step
 from gptlab.tokenizer.formats.definition import Definition
+from gptlab.tokenizer.formats.sentencepiece_file import Kind, Model, Piece, read_model
 
-_NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = range(1, 7)
-_KINDS = MappingProxyType(
-    {
-        "normal": _NORMAL,
-        "unknown": _UNKNOWN,
-        "control": _CONTROL,
-        "byte": _BYTE,
-        "unused": _UNUSED,
-    }
-)
 _PREFIX = "tokenizer.ggml."
 # Split patterns that llama.cpp has under a name. It has that of "gpt4" under several: "dbrx" goes
 # by the merges alone, and "llama-bpe" first looks whether a chunk is a token.
@@ -74,14 +64,17 @@ def vocabulary(tokenizer: Tokenizer, *, size: int) -> Vocabulary:
 def _byte_level(definition: Definition, size: int) -> tuple[dict[str, Any], list[str]]:
     names = {token_id: token for token, token_id in definition.ids().items()}
     kinds = {
-        token.id: _CONTROL if token.special else _USER_DEFINED for token in definition.added_tokens
+        token.id: Kind.CONTROL if token.special else Kind.USER_DEFINED
+        for token in definition.added_tokens
     }
     pattern, notes = _pattern(definition)
     return {
         "model": "gpt2",
         "pre": pattern,
         "tokens": [names.get(i, f"[UNUSED{i}]") for i in range(size)],
-        "token_type": [kinds.get(i, _NORMAL if i in names else _UNUSED) for i in range(size)],
+        "token_type": [
+            int(kinds.get(i, Kind.NORMAL if i in names else Kind.UNUSED)) for i in range(size)
+        ],
         "merges": [f"{left} {right}" for left, right in definition.merges],
         "add_bos_token": _begins_with_bos(definition),
         "add_eos_token": False,
@@ -119,29 +112,33 @@ def _begins_with_bos(definition: Definition) -> bool:
 def _sentencepiece(
     tokenizer: SentencePieceTokenizer, size: int
 ) -> tuple[dict[str, Any], list[str]]:
-    pieces = tokenizer.pieces()
-    is_bpe = _is_bpe([piece.score for piece in pieces if piece.kind == "normal"])
-    pads = range(len(pieces), size)
+    model = read_model(tokenizer.model_bytes)
+    added = {
+        token.id: Piece(token.content, 0.0, Kind.CONTROL if token.special else Kind.USER_DEFINED)
+        for token in tokenizer.added_tokens
+        if token.id >= len(model.pieces)
+    }
+    beyond = range(len(model.pieces), size)
+    pieces = [
+        *model.pieces,
+        *(added.get(i, Piece(f"[UNUSED{i}]", 0.0, Kind.UNUSED)) for i in beyond),
+    ]
+    is_bpe = model.algorithm == "bpe"
     return {
         # Byte pairs by score, or the likeliest cut of all.
         "model": "llama" if is_bpe else "t5",
-        "tokens": [piece.text for piece in pieces] + [f"[UNUSED{i}]" for i in pads],
-        "scores": [piece.score for piece in pieces] + [0.0 for _ in pads],
-        "token_type": [_KINDS[piece.kind] for piece in pieces] + [_UNUSED for _ in pads],
+        "tokens": [piece.text for piece in pieces],
+        "scores": [piece.score for piece in pieces],
+        "token_type": [int(piece.kind) for piece in pieces],
         "add_bos_token": False,
         "add_eos_token": False,
-        "add_space_prefix": tokenizer.adds_space,
-        "remove_extra_whitespaces": tokenizer.merges_spaces,
-    }, list(_sentencepiece_notes(tokenizer, is_bpe=is_bpe))
+        "add_space_prefix": model.adds_space,
+        "remove_extra_whitespaces": model.trims_spaces,
+    }, list(_sentencepiece_notes(model))
 
 
-def _is_bpe(scores: list[float]) -> bool:
-    """Whether scores are the places of merges, and no logarithms of probabilities."""
-    return all(score <= 0 and score == round(score) for score in scores)
-
-
-def _sentencepiece_notes(tokenizer: SentencePieceTokenizer, *, is_bpe: bool) -> Iterator[str]:
-    if tokenizer.normalises:
+def _sentencepiece_notes(model: Model) -> Iterator[str]:
+    if model.normalizes:
         yield "llama.cpp does not normalise text as this SentencePiece model does"
-    if not is_bpe:
+    if model.algorithm != "bpe":
         yield "llama.cpp makes <UNK> of characters that have no piece, where this one has bytes"

@@ -13,6 +13,10 @@ from gptlab.tokenizer.adapters import (
 )
 from gptlab.tokenizer.base import Tokenizer
 from gptlab.tokenizer.bpe import BPETokenizer
+from gptlab.tokenizer.files import read_file
+from gptlab.tokenizer.formats.companions import refuse_foreign_code
+from gptlab.tokenizer.formats.huggingface import TOKENIZER_FILE
+from gptlab.tokenizer.formats.huggingface_steps import mentions_bytes
 from gptlab.tokenizer.formats.sources import definition_reader
 
 Kind = Literal["default", "tiktoken", "sentencepiece"]
@@ -33,6 +37,9 @@ def load_tokenizer(source: str | Path, *, kind: Kind | None = None) -> Tokenizer
             (`source` may then be the bare name, as "gpt2"), or "sentencepiece". Anything else is
             an error.
 
+    Where a folder has a `tokenizer.json` and a SentencePiece model, as others publish them, the
+    first counts if it is a byte-level BPE, else the second.
+
     Raises:
         TokenizerError: There is no tokenizer there, it is damaged, or it is of another kind.
     """
@@ -44,12 +51,20 @@ def load_tokenizer(source: str | Path, *, kind: Kind | None = None) -> Tokenizer
                 f"not {kind}: change the kind or the path"
             )
         return candidates[kind]()
-    if len(candidates) > 1:
+    if len(candidates) > 1 and not _are_one(candidates, str(source)):
         raise TokenizerError(
             f"{source} holds several tokenizers: choose kind={' or kind='.join(candidates)}"
         )
-    (load,) = candidates.values()
-    return load()
+    return next(iter(candidates.values()))()
+
+
+def _are_one(candidates: Candidates, source: str) -> bool:
+    """Whether these are files of one tokenizer, as others publish it, the first of which says all.
+
+    A `tokenizer.model` is also the name of the ranks beside Llama 3's `tokenizer.json`.
+    """
+    pair = candidates.keys() == {"default", "sentencepiece"}
+    return pair and (Path(source) / TOKENIZER_FILE).is_file()
 
 
 def _candidates(source: str, kind: Kind | None) -> Candidates:
@@ -75,6 +90,9 @@ def _candidates(source: str, kind: Kind | None) -> Candidates:
 
 def _in_folder(folder: Path) -> Candidates:
     candidates: Candidates = {}
+    file = folder / TOKENIZER_FILE
+    if not file.is_file():
+        refuse_foreign_code(folder)
     if definition_reader(folder):
         candidates["default"] = lambda: BPETokenizer.load(folder)
     if (folder / TIKTOKEN_FILE).is_file():
@@ -83,7 +101,10 @@ def _in_folder(folder: Path) -> Candidates:
     if folder / SENTENCEPIECE_FILE in models:
         models = [folder / SENTENCEPIECE_FILE]
     if len(models) == 1:
-        candidates["sentencepiece"] = lambda: SentencePieceTokenizer(models[0])
+        candidates["sentencepiece"] = lambda: SentencePieceTokenizer.load(models[0])
+        if file.is_file() and not mentions_bytes(read_file(file)):
+            # The same model for Hugging Face's libraries, which BPETokenizer does not read.
+            del candidates["default"]
     if candidates:
         return candidates
     if models:

@@ -1,36 +1,29 @@
 """SentencePiece models behind the same face as our own tokenizer."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from itertools import groupby
 from pathlib import Path
-from typing import Literal, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
-import regex
 import sentencepiece
 from numpy.typing import NDArray
 
 from gptlab.errors import TokenizerError
 from gptlab.tokenizer.adapters.shared import refuse_dropout
 from gptlab.tokenizer.base import SpecialNames, TokenArray, token_dtype
-from gptlab.tokenizer.files import read_file, write_files
-from gptlab.tokenizer.ids import checked_ids, without_surrogates
+from gptlab.tokenizer.encoding.added_tokens import TokenFinder
+from gptlab.tokenizer.files import read_file, to_json, write_files
+from gptlab.tokenizer.formats.companions import CONFIG_FILE, listed_tokens, named_roles
+from gptlab.tokenizer.formats.definition import AddedToken
+from gptlab.tokenizer.formats.roles import Role
+from gptlab.tokenizer.formats.sentencepiece_file import SPACE_MARK
+from gptlab.tokenizer.ids import checked_ids, unknown_id, without_surrogates
 from gptlab.tokenizer.special import allowed_names
 
 SENTENCEPIECE_FILE = "tokenizer.model"
-SPACE_MARK = "\u2581"
-# Compatibility characters, of which every usual normalisation makes others.
-_NORMALISED = "\ufb01\u2460\uff21"
-
-
-class Piece(NamedTuple):
-    """A piece of a model, as its file has it."""
-
-    text: str
-    """With U+2581 for a space."""
-    score: float
-    """Logarithm of its probability, or minus the number of its merge."""
-    kind: Literal["normal", "unknown", "control", "byte", "unused"]
 
 
 class SentencePieceTokenizer:
@@ -41,80 +34,85 @@ class SentencePieceTokenizer:
     not cover becomes the unknown token, and U+2581, which is SentencePiece's mark for a space,
     comes back as one. A special id is None where the model has none.
 
+    Tokens that were added to a model beside its file, as derivatives of Llama 2 have them, are
+    looked for in the text as a byte-level BPE does it; what is between two of them is a text of
+    its own to the model.
+
     Args:
         model: Path of a `.model` file, or its content.
+        added_tokens: Tokens beyond the model's, or pieces of it that are looked for first.
+        roles: The name of the token for each role, or None for none; roles that are not here are
+            the model's own.
 
     Raises:
-        TokenizerError: The file can't be read, or is no SentencePiece model.
+        TokenizerError: The file can't be read, is no SentencePiece model, or two added tokens have
+            one id.
     """
 
-    def __init__(self, model: bytes | str | Path) -> None:
+    def __init__(
+        self,
+        model: bytes | str | Path,
+        *,
+        added_tokens: Iterable[AddedToken] = (),
+        roles: Mapping[Role, str | None] | None = None,
+    ) -> None:
         self._model = model if isinstance(model, bytes) else read_file(Path(model))
         name = "these bytes" if isinstance(model, bytes) else str(model)
         self._processor = _processor(self._model, name)
-        self._special_ids = {
-            self._processor.id_to_piece(i): i
-            for i in range(self.vocab_size)
+        self._pieces = int(self._processor.get_piece_size())
+        own = {
+            self._processor.id_to_piece(i): AddedToken(self._processor.id_to_piece(i), i)
+            for i in range(self._pieces)
             if self._processor.is_control(i) or self._processor.is_unknown(i)
         }
+        self._added = _beyond(own, added_tokens)
+        self._tokens = [*own.values(), *self._added]
+        special = [(token.id, token.content) for token in self._tokens if token.special]
+        self._special_ids = {content: token_id for token_id, content in sorted(special)}
+        self._names = {token.id: token.content for token in self._added}
+        self._roles = dict(roles or {})
         self._mark_ids = _mark_ids(self._processor)
 
     @property
     def vocab_size(self) -> int:
-        """Number of pieces in the model, special ones included."""
-        return int(self._processor.get_piece_size())
+        """One more than the highest id; the number of pieces, unless more tokens were added."""
+        return max(self._pieces, *(i + 1 for i in self._names), 0)
+
+    @property
+    def gaps(self) -> tuple[int, ...]:
+        """Ids below `vocab_size` that stand for nothing."""
+        return tuple(i for i in range(self._pieces, self.vocab_size) if i not in self._names)
 
     @property
     def pad_id(self) -> int | None:
         """Id of the padding piece."""
-        return _id_or_none(self._processor.pad_id())
+        return self._role_id("pad", self._processor.pad_id())
 
     @property
     def unk_id(self) -> int | None:
         """Id of the piece for what the model does not cover."""
-        return _id_or_none(self._processor.unk_id())
+        return self._role_id("unk", self._processor.unk_id())
 
     @property
     def bos_id(self) -> int | None:
         """Id of the piece that begins a sequence."""
-        return _id_or_none(self._processor.bos_id())
+        return self._role_id("bos", self._processor.bos_id())
 
     @property
     def eos_id(self) -> int | None:
         """Id of the piece that ends a document."""
-        return _id_or_none(self._processor.eos_id())
+        return self._role_id("eos", self._processor.eos_id())
+
+    def _role_id(self, role: Role, own: int) -> int | None:
+        name = self._roles.get(role, "")
+        if name in self._special_ids:
+            return self._special_ids[name]
+        return None if name is None or own < 0 else own
 
     @property
     def special_tokens(self) -> dict[str, int]:
-        """The id of each control piece, and of the one for what the model does not cover."""
+        """The id of each special token: control pieces, the unknown one, and what was added."""
         return dict(self._special_ids)
-
-    def pieces(self) -> list[Piece]:
-        """Every piece, by id."""
-        processor = self._processor
-        return [
-            Piece(str(processor.id_to_piece(i)), float(processor.get_score(i)), _kind(processor, i))
-            for i in range(self.vocab_size)
-        ]
-
-    @property
-    def adds_space(self) -> bool:
-        """Whether the model puts a space before every text."""
-        return self._shown("a").startswith(SPACE_MARK)
-
-    @property
-    def merges_spaces(self) -> bool:
-        """Whether several spaces count as one."""
-        return SPACE_MARK * 2 not in self._shown("a  a")
-
-    @property
-    def normalises(self) -> bool:
-        """Whether the model replaces characters by others."""
-        return self._shown(_NORMALISED).lstrip(SPACE_MARK) != _NORMALISED
-
-    def _shown(self, text: str) -> str:
-        """`text` as the model sees it."""
-        return str(self._processor.normalize(text))
 
     @property
     def divisible(self) -> bool:
@@ -146,22 +144,31 @@ class SentencePieceTokenizer:
                 or `dropout` is not 0.
         """
         refuse_dropout(dropout)
-        special = self._special_ids
         allowed = allowed_names(
-            text, special, allowed=allowed_special, disallowed=disallowed_special
+            text, self._special_ids, allowed=allowed_special, disallowed=disallowed_special
         )
         ids: list[int] = []
-        for part in _split_special(text, {name: special[name] for name in allowed}):
+        for part in self._parts(text, allowed):
             ids += [part] if isinstance(part, int) else self._plain_ids(part).tolist()
         return ids
 
+    def _parts(self, text: str, allowed: frozenset[str]) -> Iterable[str | int]:
+        """Stretches of plain text, and the ids of the tokens between them that count."""
+        tokens = [t for t in self._tokens if not t.special or t.content in allowed]
+        return TokenFinder(tokens, ()).parts(text) if tokens else [text]
+
     def encode_to_array(self, text: str) -> TokenArray:
-        """Ids of `text`, all of it plain: uint16 up to a vocabulary of 65536, else uint32."""
-        return self._plain_ids(text).astype(token_dtype(self.vocab_size))
+        """Ids of `text`, in which no special tokens are looked for.
+
+        They are uint16 up to a vocabulary of 65536, else uint32.
+        """
+        if all(token.special for token in self._added):
+            return self._plain_ids(text).astype(token_dtype(self.vocab_size))
+        return np.array(self.encode(text), token_dtype(self.vocab_size))
 
     def _plain_ids(self, text: str) -> NDArray[np.int32]:
         text = without_surrogates(text)
-        stretches = text.split(SPACE_MARK) if self._mark_ids.size else [text]
+        stretches = text.split(SPACE_MARK) if self.keeps_mark else [text]
         parts = [self._processor.encode(stretches[0], return_type="numpy")]
         for stretch in stretches[1:]:
             parts += [self._mark_ids, self._processor.encode(stretch, return_type="numpy")]
@@ -176,45 +183,106 @@ class SentencePieceTokenizer:
         return [self.encode(text) for text in texts]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of `ids`; control pieces give nothing.
+        """Text of `ids`; control pieces give nothing, and added tokens their names.
 
         Raises:
             TokenizerError: An id is outside the vocabulary.
         """
-        return str(self._processor.decode(checked_ids(ids, self.vocab_size)))
+        checked = checked_ids(ids, self.vocab_size)
+        if self._names.keys().isdisjoint(checked):
+            return self._text(checked)
+        parts: list[str] = []
+        for is_added, run in groupby(checked, key=self._names.__contains__):
+            if is_added:
+                parts += [self._names[token] for token in run]
+            else:
+                parts.append(self._text(list(run), is_first=not parts))
+        return "".join(parts)
+
+    def _text(self, ids: list[int], *, is_first: bool = True) -> str:
+        """Text of the model's own ids, which begins with a space unless it comes first."""
+        if unknown := [token for token in ids if token >= self._pieces]:
+            raise unknown_id(unknown[0], self.vocab_size)
+        text = str(self._processor.decode(ids))
+        begins = next((i for i in ids if not self._processor.is_control(i)), None)
+        if is_first or begins is None or text.startswith(" "):
+            return text
+        return " " + text if self._processor.id_to_piece(begins).startswith(SPACE_MARK) else text
 
     def token_bytes(self, token_id: int) -> bytes:
-        """The bytes that one id adds to a text; of a control or the unknown piece, its name.
+        """The bytes that one id adds to a text; of a special one, its name.
 
         Raises:
             TokenizerError: The id is outside the vocabulary.
         """
         (checked,) = checked_ids([token_id], self.vocab_size)
+        if checked in self._names:
+            return self._names[checked].encode()
+        if checked >= self._pieces:
+            raise unknown_id(checked, self.vocab_size)
         piece = str(self._processor.id_to_piece(checked))
         if self._processor.is_byte(checked):
             return bytes([int(piece[1:-1], 16)])
         return piece.replace(SPACE_MARK, " ").encode()
 
     def save(self, folder: str | Path) -> None:
-        """Write the model to `tokenizer.model`.
+        """Write the model to `tokenizer.model`, and to `tokenizer_config.json` what goes beyond it.
 
         Raises:
             TokenizerError: The folder can't be written.
         """
-        write_files(folder, {SENTENCEPIECE_FILE: self._model})
+        write_files(
+            folder, {CONFIG_FILE: to_json(self.configuration()), SENTENCEPIECE_FILE: self._model}
+        )
+
+    def configuration(self) -> dict[str, Any]:
+        """The content of `tokenizer_config.json`: added tokens, and the names of the roles."""
+        names = {token_id: name for name, token_id in self._special_ids.items()}
+        ids = {"pad": self.pad_id, "unk": self.unk_id, "bos": self.bos_id, "eos": self.eos_id}
+        return {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "added_tokens_decoder": {str(token.id): _flags(token) for token in self._added},
+            **{f"{role}_token": None if i is None else names[i] for role, i in ids.items()},
+            "clean_up_tokenization_spaces": False,
+        }
+
+    @property
+    def keeps_mark(self) -> bool:
+        """Whether U+2581 in a text is no space here, but comes back as it was."""
+        return bool(self._mark_ids.size)
+
+    @property
+    def model_bytes(self) -> bytes:
+        """The content of the model's file."""
+        return self._model
+
+    @property
+    def added_tokens(self) -> list[AddedToken]:
+        """The tokens that are looked for in a text, those of the model itself included."""
+        return list(self._tokens)
 
     @classmethod
-    def load(cls, folder: str | Path) -> Self:
-        """Rebuild a tokenizer from the `tokenizer.model` in `folder`.
+    def load(cls, path: str | Path) -> Self:
+        """The tokenizer in a folder, with what the files beside the model say.
+
+        Args:
+            path: A folder with `tokenizer.model`, or a model in a folder.
 
         Raises:
-            TokenizerError: The file is missing, or is no SentencePiece model.
+            TokenizerError: A file is missing or garbled, or is no SentencePiece model.
         """
-        return cls(Path(folder) / SENTENCEPIECE_FILE)
+        path = Path(path)
+        file = path / SENTENCEPIECE_FILE if path.is_dir() else path
+        bare = cls(file)
+        names = {token_id: name for name, token_id in bare.special_tokens.items()}
+        added = listed_tokens(file.parent)
+        names |= {token.id: token.content for token in added}
+        return cls(bare.model_bytes, added_tokens=added, roles=named_roles(file.parent, names))
 
     def fingerprint(self) -> str:
-        """SHA-256 hex digest of the model file."""
-        return hashlib.sha256(self._model).hexdigest()
+        """SHA-256 hex digest of the model file and of added tokens."""
+        added = to_json([asdict(token) for token in self._added]) if self._added else b""
+        return hashlib.sha256(self._model + added).hexdigest()
 
 
 def _processor(model: bytes, name: str) -> sentencepiece.SentencePieceProcessor:
@@ -239,27 +307,28 @@ def _mark_ids(processor: sentencepiece.SentencePieceProcessor) -> NDArray[np.int
     return np.array(ids if usable else [], dtype=np.int32)
 
 
-def _kind(
-    processor: sentencepiece.SentencePieceProcessor, piece_id: int
-) -> Literal["normal", "unknown", "control", "byte", "unused"]:
-    if processor.is_unknown(piece_id):
-        return "unknown"
-    if processor.is_control(piece_id):
-        return "control"
-    if processor.is_unused(piece_id):
-        return "unused"
-    return "byte" if processor.is_byte(piece_id) else "normal"
+def _beyond(
+    own: Mapping[str, AddedToken], added_tokens: Iterable[AddedToken]
+) -> tuple[AddedToken, ...]:
+    """The added tokens that are more than what the model says itself.
+
+    Raises:
+        TokenizerError: Two have one id.
+    """
+    beyond: dict[int, AddedToken] = {}
+    for token in added_tokens:
+        if token.id in beyond:
+            raise TokenizerError(
+                f"the id {token.id} stands for both {beyond[token.id].content!r} and "
+                f"{token.content!r}: give each token an id of its own"
+            )
+        if token.content not in own or own[token.content].id != token.id:
+            beyond[token.id] = token
+    return tuple(beyond.values())
 
 
-def _split_special(text: str, special_ids: Mapping[str, int]) -> Iterator[str | int]:
-    """The stretches of plain text in `text`, and an id for each special token between them."""
-    longest_first = sorted(special_ids, key=len, reverse=True)
-    if not longest_first:
-        yield text
-        return
-    for part in regex.split("(" + "|".join(map(regex.escape, longest_first)) + ")", text):
-        if part:
-            yield special_ids.get(part, part)
+def _flags(token: AddedToken) -> dict[str, Any]:
+    return {name: value for name, value in asdict(token).items() if name != "id"}
 
 
 def _no_model(name: str) -> TokenizerError:
@@ -267,7 +336,3 @@ def _no_model(name: str) -> TokenizerError:
         f"{name} can't be read as a SentencePiece model: "
         f"give the .model file that its training wrote"
     )
-
-
-def _id_or_none(piece_id: int) -> int | None:
-    return piece_id if piece_id >= 0 else None

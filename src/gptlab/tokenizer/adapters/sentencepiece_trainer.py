@@ -9,9 +9,10 @@ from typing import Any, Literal
 import sentencepiece
 
 from gptlab.errors import DataError, TokenizerError
-from gptlab.tokenizer.adapters.sentencepiece import SPACE_MARK, SentencePieceTokenizer
+from gptlab.tokenizer.adapters.sentencepiece import SentencePieceTokenizer
 from gptlab.tokenizer.adapters.shared import in_background, one_line
 from gptlab.tokenizer.base import SPECIAL_TOKENS
+from gptlab.tokenizer.formats.sentencepiece_file import SPACE_MARK
 from gptlab.tokenizer.ids import without_surrogates
 
 _PAD, _UNK, _BOS, _EOS = SPECIAL_TOKENS

@@ -11,7 +11,9 @@ import tiktoken
 from gptlab.errors import TokenizerError
 from gptlab.tokenizer.adapters.shared import in_background, one_line, refuse_dropout
 from gptlab.tokenizer.base import SpecialNames, TokenArray, token_dtype
+from gptlab.tokenizer.bpe import BPETokenizer
 from gptlab.tokenizer.files import read_json, to_json, write_files
+from gptlab.tokenizer.formats.tiktoken_file import define_by_ranks
 from gptlab.tokenizer.ids import bytes_to_text, checked_ids, unknown_id, without_surrogates
 from gptlab.tokenizer.special import allowed_names
 
@@ -198,6 +200,26 @@ class TiktokenTokenizer:
             raise TokenizerError(
                 f"{path} is no saved tiktoken encoding ({error}): save the tokenizer again"
             ) from error
+
+    def as_bpe(self) -> BPETokenizer:
+        """The same tokenizer as a byte-level BPE that gptlab runs itself; its ids are the same.
+
+        Raises:
+            TokenizerError: The ranks come from no merges, or the pattern is one that other engines
+                may read differently.
+        """
+        encoding = self._encoding
+        try:
+            definition = define_by_ranks(
+                encoding._mergeable_ranks,
+                pattern=encoding._pat_str,
+                special_tokens=encoding._special_tokens,
+            )
+        except (ValueError, TokenizerError) as error:
+            raise TokenizerError(
+                f"the encoding {encoding.name!r} is no byte-level BPE that gptlab can run: {error}"
+            ) from error
+        return BPETokenizer.from_definition(definition)
 
     def fingerprint(self) -> str:
         """SHA-256 hex digest over pattern, ranks and special tokens."""

@@ -13,12 +13,12 @@ from gptlab.errors import TokenizerError
 from gptlab.tokenizer.chunks.steps import NamedSplit, Split
 from gptlab.tokenizer.files import read_file, read_json, to_json
 from gptlab.tokenizer.formats.alphabet import BYTE_TO_CHARACTER, spelled_bytes
+from gptlab.tokenizer.formats.companions import CONFIG_FILE, named_roles
 from gptlab.tokenizer.formats.definition import AddedToken, Definition
 from gptlab.tokenizer.formats.huggingface_steps import read_normalizers, read_steps, shown
-from gptlab.tokenizer.formats.roles import ROLES, Role
+from gptlab.tokenizer.formats.roles import Role
 
 TOKENIZER_FILE = "tokenizer.json"
-CONFIG_FILE = "tokenizer_config.json"
 VOCAB_FILE = "vocab.json"
 MERGES_FILE = "merges.txt"
 
@@ -69,7 +69,7 @@ def tokenizer_document(definition: Definition) -> dict[str, Any]:
         "merges": [list(merge) for merge in definition.merges],
     }
     parts = {
-        "added_tokens": [_added_token(token) for token in definition.added_tokens],
+        "added_tokens": [added_token(token) for token in definition.added_tokens],
         "normalizer": _normalizer(definition, frame["normalizer"]),
         "model": model,
     }
@@ -84,7 +84,8 @@ def _normalizer(definition: Definition, written: Mapping[str, Any] | None) -> An
     return parts[0] if len(parts) == 1 else {"type": "Sequence", "normalizers": parts}
 
 
-def _added_token(token: AddedToken) -> dict[str, Any]:
+def added_token(token: AddedToken) -> dict[str, Any]:
+    """An entry of the part "added_tokens"."""
     fields = asdict(token)
     order = ("id", "content", "single_word", "lstrip", "rstrip", "normalized", "special")
     return {name: fields[name] for name in order}
@@ -124,7 +125,7 @@ def _own_frame(definition: Definition) -> dict[str, Any]:
 
 
 def read_tokenizer_json(path: Path) -> Definition:
-    """The byte-level BPE in a `tokenizer.json`, and the roles in the `tokenizer_config.json` by it.
+    """The byte-level BPE in a `tokenizer.json`, and the roles that the files beside it name.
 
     The parts that encoding a text alone does not need, such as the post_processor, are kept for
     `tokenizer_document` and otherwise ignored.
@@ -132,9 +133,9 @@ def read_tokenizer_json(path: Path) -> Definition:
     Raises:
         TokenizerError: A file is missing or garbled, or it is another kind of tokenizer.
     """
-    document, roles = read_json(path), _roles(path.parent)
+    document = read_json(path)
     try:
-        return _definition(document, roles)
+        return _definition(document, path.parent)
     except (KeyError, TypeError, AttributeError) as error:
         raise _foreign(path, f"a part is missing or garbled ({error!r})") from error
     except (ValueError, TokenizerError) as error:
@@ -150,23 +151,31 @@ def read_vocab_and_merges(folder: Path) -> Definition:
         TokenizerError: A file is missing or garbled.
     """
     path = folder / MERGES_FILE
-    vocab, roles = read_json(folder / VOCAB_FILE), _roles(folder)
+    vocab = read_json(folder / VOCAB_FILE)
     try:
         lines = read_file(path).decode("utf-8").splitlines()
+        added_tokens = tuple(
+            AddedToken(name, vocab[name]) for name in ("<|endoftext|>",) if name in vocab
+        )
         return Definition(
             vocab=vocab,
             merges=_merges([line for line in lines if line]),
-            added_tokens=tuple(
-                AddedToken(name, vocab[name]) for name in ("<|endoftext|>",) if name in vocab
-            ),
+            added_tokens=added_tokens,
             steps=(NamedSplit("gpt2"),),
-            roles=roles,
+            roles=_roles(folder, vocab, added_tokens),
         )
     except (ValueError, TokenizerError) as error:
         raise _foreign(path, str(error)) from error
 
 
-def _definition(document: dict[str, Any], roles: dict[Role, str | None]) -> Definition:
+def _roles(
+    folder: Path, vocab: Mapping[str, int], added_tokens: Iterable[AddedToken]
+) -> dict[Role, str | None]:
+    names = {token_id: name for name, token_id in vocab.items()}
+    return named_roles(folder, names | {token.id: token.content for token in added_tokens})
+
+
+def _definition(document: dict[str, Any], folder: Path) -> Definition:
     model = dict(document["model"])
     if model.get("type", "BPE") != "BPE":
         raise ValueError(f"its model is of type {model['type']!r}, not 'BPE'")
@@ -177,14 +186,15 @@ def _definition(document: dict[str, Any], roles: dict[Role, str | None]) -> Defi
         raise ValueError(f"its decoder is {shown(document['decoder'])}, not ByteLevel")
     vocab, merges = dict(model.pop("vocab")), model.pop("merges")
     _check_bytes(vocab, model.get("unk_token"))
+    added_tokens = _added_tokens(document.get("added_tokens") or [], vocab)
     return Definition(
         vocab=vocab,
         merges=_merges(merges),
-        added_tokens=_added_tokens(document.get("added_tokens") or [], vocab),
+        added_tokens=added_tokens,
         steps=read_steps(document["pre_tokenizer"]),
         normalizers=read_normalizers(document.get("normalizer")),
         ignore_merges=bool(model.get("ignore_merges")),
-        roles=roles,
+        roles=_roles(folder, vocab, added_tokens),
         frame={"normalizer": None, **document, "added_tokens": None, "model": model},
     )
 
@@ -230,15 +240,6 @@ def _check_bytes(vocab: Mapping[str, int], unk_token: str | None) -> None:
     ]
     if missing and unk_token in vocab:
         raise ValueError(f"its vocabulary has {unk_token!r} in place of the byte {missing[0]:#04x}")
-
-
-def _roles(folder: Path) -> dict[Role, str | None]:
-    path = folder / CONFIG_FILE
-    config = read_json(path) if path.is_file() else {}
-    named = {role: config[f"{role}_token"] for role in ROLES if f"{role}_token" in config}
-    return {
-        role: name["content"] if isinstance(name, dict) else name for role, name in named.items()
-    }
 
 
 def _foreign(path: Path, problem: str) -> TokenizerError:

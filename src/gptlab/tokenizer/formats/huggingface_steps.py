@@ -3,6 +3,7 @@
 Whatever is not supported raises a ValueError that names the part and its value.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -60,6 +61,12 @@ def shown(value: object) -> str:
     """A value as a message quotes it: on one line, and not too long."""
     text = repr(value)
     return text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "..."
+
+
+def mentions_bytes(content: bytes) -> bool:
+    """Whether a `tokenizer.json` has a step ByteLevel, without reading all of it."""
+    # Inside of a token, quotes are escaped.
+    return re.search(rb'"type"\s*:\s*"ByteLevel"', content) is not None
 
 
 def read_normalizers(part: Mapping[str, Any] | None) -> tuple[Normalizer, ...]:

@@ -44,6 +44,10 @@ _KNOWN_PATTERNS = {
         r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
     ),
 }
+# As tiktoken has it: possessive where nothing follows, which Oniguruma reads as a repetition.
+_REWRITTEN = {
+    _KNOWN_PATTERNS["cl100k_base"].replace("{1,3}", "{1,3}+"): _KNOWN_PATTERNS["cl100k_base"]
+}
 _KNOWN_SPECIAL_TOKENS = {
     "r50k_base": {"<|endoftext|>": 50256},
     "p50k_base": {"<|endoftext|>": 50256},
@@ -89,10 +93,31 @@ def read_tiktoken_file(
     if special_tokens is None:
         special_tokens = _KNOWN_SPECIAL_TOKENS.get(path.stem, SPECIAL_TOKENS)
     try:
-        step = NamedSplit(pattern) if pattern in SPLIT_PATTERNS else split_step(pattern)
-        return define(ranks, _merges(ranks), steps=(step,), special_tokens=special_tokens)
+        return define_by_ranks(ranks, pattern=pattern, special_tokens=special_tokens)
     except (ValueError, TokenizerError) as error:
         raise TokenizerError(f"{path} can't be read as a tokenizer: {error}") from error
+
+
+def define_by_ranks(
+    ranks: Mapping[bytes, int],
+    *,
+    pattern: str,
+    special_tokens: Sequence[str] | Mapping[str, int],
+) -> Definition:
+    """The byte-level BPE that tiktoken makes of ranks.
+
+    Args:
+        ranks: The rank of each token.
+        pattern: "gpt4", "gpt2", or a regular expression.
+        special_tokens: Names with their ids, or names alone for ids behind all tokens.
+
+    Raises:
+        ValueError: The ranks come from no merges, or the pattern can't be read.
+        TokenizerError: A special token is not possible.
+    """
+    pattern = _REWRITTEN.get(pattern, pattern)
+    step = NamedSplit(pattern) if pattern in SPLIT_PATTERNS else split_step(pattern)
+    return define(ranks, _merges(ranks), steps=(step,), special_tokens=special_tokens)
 
 
 def tiktoken_ranks(definition: Definition, ranks: Mapping[bytes, int] | None) -> bytes | None:
