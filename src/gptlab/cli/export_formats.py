@@ -7,6 +7,7 @@ from gptlab.cli.compare import find_model
 from gptlab.cli.eval_output import Row
 from gptlab.cli.export_smaller import size_in_words
 from gptlab.errors import ConfigError
+from gptlab.generation.chat import template_beside
 from gptlab.interop import load
 from gptlab.interop.export import Exported, Format, export, require_free
 
@@ -28,6 +29,7 @@ def export_format(command: "ExportCommand", output: Path, *, format: Format) -> 
         format=format,
         precision=command.precision,
         bits=_BITS[command.quantize],
+        chat_template=template_beside(source),
     )
     return [("model", str(source)), *_rows(exported)]
 

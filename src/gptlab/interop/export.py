@@ -34,6 +34,7 @@ from gptlab.interop.transformers_check import (
 )
 from gptlab.model import GPT
 from gptlab.tokenizer import Tokenizer
+from gptlab.tokenizer.chat import ChatTemplate
 
 Format = Literal["hf", "gguf", "onnx", "pth"]
 Precision = Literal["fp32", "fp16", "bf16"]
@@ -81,6 +82,7 @@ class _Task:
 
     model: GPT
     tokenizer: Tokenizer
+    chat_template: ChatTemplate | None
     dtype: torch.dtype
     bits: int | None
 
@@ -93,6 +95,7 @@ def export(
     format: Format,
     precision: Precision | None = None,
     bits: int | None = None,
+    chat_template: ChatTemplate | None = None,
 ) -> Exported:
     """Write `model` and its tokenizer into `folder` for the tools of others, whole or not at all.
 
@@ -104,6 +107,7 @@ def export(
             a bare state dict of PyTorch.
         precision: Type of the numbers; the model's own if None.
         bits: 8 for matrices of 8 bits, in "gguf" alone.
+        chat_template: How the model's conversations are written, which is written along.
 
     Raises:
         ExportError: The format has no such model, gives other logits, or needs a package.
@@ -116,7 +120,7 @@ def export(
     require_free(folder)
     target = folder.resolve()
     with writing(folder), _with_reasons(), staged(target) as partial:
-        written = _WRITERS[format](_Task(model, tokenizer, dtype, bits), partial)
+        written = _WRITERS[format](_Task(model, tokenizer, chat_template, dtype, bits), partial)
         parities = tuple(
             require_parity(written.reference, read(), reader=name, share=written.share)
             for name, read in written.readers.items()
@@ -187,7 +191,9 @@ def _with_reasons() -> Iterator[None]:
 def _hf(task: _Task, folder: Path) -> _Written:
     config = task.model.config
     weights = {name: tensor.to(task.dtype) for name, tensor in _weights(task.model).items()}
-    family = write_huggingface(folder, _model_of(config, weights), task.tokenizer)
+    family = write_huggingface(
+        folder, _model_of(config, weights), task.tokenizer, chat_template=task.chat_template
+    )
     readers: dict[str, Callable[[], Logits]] = {
         "gptlab's reader": lambda: read_huggingface(folder).float()
     }
@@ -215,7 +221,9 @@ def _hf(task: _Task, folder: Path) -> _Written:
 def _gguf(task: _Task, folder: Path) -> _Written:
     type: Type = "Q8_0" if task.bits else _GGUF_TYPES[task.dtype]
     path = folder / "model.gguf"
-    notes = write_gguf(path, task.model, task.tokenizer, type=type)
+    notes = write_gguf(
+        path, task.model, task.tokenizer, type=type, chat_template=task.chat_template
+    )
     config = task.model.config
     if config.activation == "gelu":
         # What llama.cpp computes is what is read back.
@@ -235,7 +243,7 @@ def _onnx(task: _Task, folder: Path) -> _Written:
     path = folder / "model.onnx"
     model = _evaluated(task.model.config, _weights(task.model))
     write_onnx(path, model)
-    task.tokenizer.save(folder)
+    _save_text_side(task, folder)
     model.use_attention("auto")
     readers = {"ONNX Runtime": lambda: read_onnx(path)}
     return _Written(weights=path.name, reference=model, readers=readers)
@@ -245,12 +253,18 @@ def _pth(task: _Task, folder: Path) -> _Written:
     path, config = folder / "model.pth", task.model.config
     weights = {name: _own(tensor.to(task.dtype)) for name, tensor in _weights(task.model).items()}
     _save(path, weights)
-    task.tokenizer.save(folder)
+    _save_text_side(task, folder)
     return _Written(
         weights=path.name,
         reference=_evaluated(config, weights),
         readers={"PyTorch": lambda: load_state_dict(path, config.replace(attention="auto"))},
     )
+
+
+def _save_text_side(task: _Task, folder: Path) -> None:
+    task.tokenizer.save(folder)
+    if task.chat_template is not None:
+        task.chat_template.save(folder)
 
 
 def _save(path: Path, weights: Mapping[str, Tensor]) -> None:

@@ -30,6 +30,7 @@ from gptlab.interop.packages import package
 from gptlab.model import GPT
 from gptlab.model.positions import frequencies, rotary_frequencies, rotary_scale, rotary_table
 from gptlab.tokenizer import Tokenizer
+from gptlab.tokenizer.chat import ChatTemplate
 
 Type = Literal["F32", "F16", "BF16", "Q8_0"]
 
@@ -61,13 +62,21 @@ _BLOCK_OF_8_BITS = 32
 _FILE_TYPES = MappingProxyType({"F32": 0, "F16": 1, "Q8_0": 7, "BF16": 32})
 
 
-def write_gguf(path: Path, model: GPT, tokenizer: Tokenizer, *, type: Type) -> tuple[str, ...]:
+def write_gguf(
+    path: Path,
+    model: GPT,
+    tokenizer: Tokenizer,
+    *,
+    type: Type,
+    chat_template: ChatTemplate | None = None,
+) -> tuple[str, ...]:
     """Write `model` and its tokenizer into one file; where llama.cpp is not quite like them.
 
     Args:
         path: The file.
         model: On any device; no quantized one.
         tokenizer: Its vocabulary fits the model's.
+        chat_template: How conversations are written, if the model has them.
         type: Of the matrices. Of Q8_0, those whose rows don't divide into 32s have 16 bits.
 
     Raises:
@@ -77,7 +86,7 @@ def write_gguf(path: Path, model: GPT, tokenizer: Tokenizer, *, type: Type) -> t
     """
     gguf = package("gguf", extra="gguf", use="a GGUF file")
     architecture = architecture_of(model.config)
-    words = vocabulary(tokenizer, size=model.config.vocab_size)
+    words = vocabulary(tokenizer, size=model.config.vocab_size, chat_template=chat_template)
     writer = gguf.GGUFWriter(path, architecture.name)
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     writer.add_file_type(_FILE_TYPES[type])

@@ -7,6 +7,7 @@ from typing import Any
 from gptlab.errors import ExportError
 from gptlab.tokenizer import BPETokenizer, Tokenizer
 from gptlab.tokenizer.adapters import SentencePieceTokenizer
+from gptlab.tokenizer.chat import ChatTemplate, to_jinja
 from gptlab.tokenizer.chunks.steps import NamedSplit, Split, Step
 from gptlab.tokenizer.formats.definition import Definition
 from gptlab.tokenizer.formats.sentencepiece_file import Kind, Model, Piece, read_model
@@ -36,8 +37,10 @@ class Vocabulary:
     notes: tuple[str, ...]
 
 
-def vocabulary(tokenizer: Tokenizer, *, size: int) -> Vocabulary:
-    """The keys of a file for a tokenizer, padded to the model's `size`.
+def vocabulary(
+    tokenizer: Tokenizer, *, size: int, chat_template: ChatTemplate | None = None
+) -> Vocabulary:
+    """The keys of a file for a tokenizer, padded to the model's `size`, and for conversations.
 
     Raises:
         ExportError: It is of a kind that llama.cpp does not know.
@@ -58,7 +61,10 @@ def vocabulary(tokenizer: Tokenizer, *, size: int) -> Vocabulary:
         "padding_token_id": tokenizer.pad_id,
     }
     keys |= {name: token_id for name, token_id in roles.items() if token_id is not None}
-    return Vocabulary({_PREFIX + name: value for name, value in keys.items()}, tuple(notes))
+    document = {_PREFIX + name: value for name, value in keys.items()}
+    if chat_template is not None:
+        document["tokenizer.chat_template"] = to_jinja(chat_template)
+    return Vocabulary(document, tuple(notes))
 
 
 def _byte_level(definition: Definition, size: int) -> tuple[dict[str, Any], list[str]]:

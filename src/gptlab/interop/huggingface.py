@@ -27,6 +27,9 @@ from gptlab.interop.settings import read_settings, write_settings
 from gptlab.interop.stored import open_stored
 from gptlab.model import GPT
 from gptlab.tokenizer import Tokenizer
+from gptlab.tokenizer.chat import ChatTemplate, to_jinja
+from gptlab.tokenizer.formats.companions import CONFIG_FILE as TOKENIZER_CONFIG
+from gptlab.tokenizer.formats.transformers_files import save_for_transformers
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -79,7 +82,13 @@ def read_huggingface(
         return read_model(family, config, stored, settings=CONFIG, device=device)
 
 
-def write_huggingface(folder: str | Path, model: GPT, tokenizer: Tokenizer | None) -> Family:
+def write_huggingface(
+    folder: str | Path,
+    model: GPT,
+    tokenizer: Tokenizer | None,
+    *,
+    chat_template: ChatTemplate | None = None,
+) -> Family:
     """Write a model and its tokenizer as transformers reads them; the family that it became.
 
     A model whose settings no family has is written with a module by which transformers computes it
@@ -89,11 +98,12 @@ def write_huggingface(folder: str | Path, model: GPT, tokenizer: Tokenizer | Non
         folder: Where to; it is made if it is missing.
         model: What to write; its numbers keep their type.
         tokenizer: Written along, if there is one.
+        chat_template: How conversations are written, which the tokenizer's files say then.
 
     Raises:
         ConfigError: The model is quantized.
         OSError: The files can't be written.
-        TokenizerError: The tokenizer's can't.
+        TokenizerError: The tokenizer's can't, or transformers has none that does the same.
     """
     if model.quantization is not None:
         raise ConfigError(
@@ -120,7 +130,12 @@ def write_huggingface(folder: str | Path, model: GPT, tokenizer: Tokenizer | Non
         tensors |= family.to_theirs(name, tensor, model.config)
     write_tensors(folder / WEIGHTS, tensors, metadata={"format": "pt"})
     if tokenizer is not None:
-        tokenizer.save(folder)
+        save_for_transformers(tokenizer, folder)
+    if chat_template is not None:
+        chat_template.save(folder)
+        path = folder / TOKENIZER_CONFIG
+        document = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        _write_json(path, {**document, "chat_template": to_jinja(chat_template)})
     return family
 
 
