@@ -20,23 +20,22 @@ LINES = 10
 """Lines of a piece."""
 
 
-def main() -> None:
-    """Write the rows and say how many they are."""
-    site, output, *packages = sys.argv[1:]
+def write_rows(site: Path, output: Path, packages: list[str]) -> None:
+    """Write the rows of packages in `site` into `output`, and say how many they are."""
     draw = random.Random(0)
     rows: dict[str, list[dict[str, str]]] = {"train": [], "dev": []}
     for package in packages:
-        files = sorted(Path(site, package).rglob("*.py"))
+        files = sorted((site / package).rglob("*.py"))
         files = draw.sample(files, min(FILES, len(files)))
         for number, file in enumerate(files):
             part = "dev" if number < len(files) // 5 else "train"
             for piece in pieces(file, draw):
                 if package not in piece.lower():
                     rows[part].append({"text": piece, "label": package})
-    Path(output).mkdir(parents=True, exist_ok=True)
+    output.mkdir(parents=True, exist_ok=True)
     for part, of_part in rows.items():
         lines = (json.dumps(row) + "\n" for row in of_part)
-        Path(output, f"{part}.jsonl").write_text("".join(lines), encoding="utf-8")
+        (output / f"{part}.jsonl").write_text("".join(lines), encoding="utf-8")
         counts = {name: sum(row["label"] == name for row in of_part) for name in packages}
         majority = max(counts.values()) / max(1, len(of_part))
         print(f"{part}: {len(of_part):,} rows, {counts}; the most frequent label is {majority:.1%}")
@@ -51,4 +50,4 @@ def pieces(file: Path, draw: random.Random) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    main()
+    write_rows(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])

@@ -1,14 +1,16 @@
-"""The recipes: their settings go together, and the small one runs from sources to text."""
+"""The recipes: their settings go together, and the small ones run from sources to the end."""
 
 import json
 import re
+import runpy
 import tomllib
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from gptlab.cli import generate, prepare, tokenize, train
+import gptlab
+from gptlab.cli import generate, predict, prepare, tokenize, train
 from gptlab.cli.flags import parse
 from gptlab.cli.prepare import PrepareCommand
 from gptlab.cli.tokenize import TokenizeCommand
@@ -27,14 +29,25 @@ def recipe(request) -> Path:
 
 def commands_of(recipe: Path) -> list[str]:
     tables = tomllib.loads(recipe.read_text()).keys()
-    assert {"tokenize", "train"} <= tables <= set(COMMANDS)
+    assert {"train"} <= tables <= set(COMMANDS)
     return [command for command in COMMANDS if command in tables]
 
 
 def test_settings_go_together(recipe):
     argv = ["--config", str(recipe)]
-    made = parse(TokenizeCommand, argv, prog="gptlab-tokenize")
     trained = parse(TrainCommand, argv, prog="gptlab-train")
+    if "tokenize" not in commands_of(recipe):
+        # Rows with labels, read by a trained model with its own tokenizer.
+        assert trained.head != "language_model"
+        assert trained.init_from is not None
+        assert trained.tokenizer == "auto"
+        return
+    made = parse(TokenizeCommand, argv, prog="gptlab-tokenize")
+    if made.special:
+        # The model that the run begins with, grown by them.
+        assert made.tokenizer is not None
+        assert trained.init_from == made.output
+        assert not trained.special_tokens
     if "prepare" not in commands_of(recipe):
         # A text that is named on the command line, of which training holds out the end.
         assert made.output == trained.tokenizer
@@ -86,7 +99,7 @@ def test_the_small_one_runs_from_sources_to_text(tmp_path, monkeypatch, command)
 
 def write_sources(folder: Path) -> None:
     """Thirty files to keep, and one for each of four reasons to leave it out."""
-    folder.mkdir()
+    folder.mkdir(parents=True)
     for number in range(30):
         lines = (f"column_{number * 20 + n} = pd.Series(range({n}))\n" for n in range(20))
         (folder / f"kept_{number:02d}.py").write_text("import pandas as pd\n" + "".join(lines))
@@ -95,3 +108,85 @@ def write_sources(folder: Path) -> None:
     (folder / "broken.py").write_text("import pandas as\n")
     (folder / "other.py").write_text("# pandas is not imported here\nimport json\n")
     (folder / "notes.txt").write_text("import pandas as pd\n")
+
+
+@pytest.fixture
+def pretrained(tmp_path, monkeypatch) -> Path:
+    """A folder with sources, and a run as that of the recipe that others begin with."""
+    monkeypatch.chdir(tmp_path)
+    write_sources(Path("site/frames"))
+    result = gptlab.train(
+        gptlab.TrainConfig(
+            train_data="site/frames",
+            vocab_size=300,
+            experiment_name=tomllib.loads(CPU_RECIPE.read_text())["train"]["experiment_name"],
+            max_steps=2,
+            batch_size=2,
+            seq_len=32,
+            embed_dim=16,
+            num_layers=1,
+            n_heads=2,
+            quiet=True,
+        )
+    )
+    assert result.path == Path("runs/code-cpu")
+    return tmp_path
+
+
+def test_fine_tuning_runs_from_a_trained_model_to_text(pretrained, command):
+    recipe = ("--config", FOLDER / "finetune-code.toml")
+    code, out, _ = command(tokenize.main, *recipe)
+    assert (code, out.split(";")[0]) == (
+        0,
+        "data/finetune-code/start: 301 tokens and a model that has them",
+    )
+    code, out, err = command(prepare.main, "site", *recipe)
+    assert (code, err) == (0, "")
+    assert "<python> in front of 31 documents" in out
+    dataset = TokenDataset("data/finetune-code/tokens")
+    starts = [0, *dataset.document_ends[:-1].tolist()]
+    assert [dataset.read(start, 1).tolist() for start in starts] == [[300]] * len(starts)
+    code, *_ = command(
+        train.main, *recipe, "--max_steps", 2, "--batch_size", 2, "--sample_length", 0, "--quiet"
+    )
+    assert code == 0
+    model, tokenizer = gptlab.load("runs/finetune-code")
+    assert model.config.seq_len == 256
+    assert tokenizer.special_tokens["<python>"] == 300
+    asked = ("--length", 5, "--device", "cpu", "--ignore_eos")
+    prompt = "<python>import pandas"
+    told = command(generate.main, "--prompt", prompt, "--allow_special", "--seed", 1, *asked)
+    plain = command(generate.main, "--prompt", prompt, "--seed", 1, *asked)
+    assert told[0] == plain[0] == 0
+    assert told[1].startswith(prompt)
+    assert told[1] != plain[1]
+
+
+def test_classifying_runs_from_a_trained_model_to_labels(pretrained, command, capsys):
+    for number in range(10):
+        lines = "".join(f"def node_{number}_{line}(): return {line}\n" for line in range(20))
+        file = Path(f"site/graphs/part_{number}.py")
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(lines + "# graphs\n" * 10)
+    script = runpy.run_path(str(FOLDER / "classify_rows.py"))
+    script["write_rows"](Path("site"), Path("data/classify"), ["frames", "graphs"])
+    # Of 34 files two pieces of ten lines each but for three small ones; of 10 three pieces, of
+    # which one names its package.
+    assert capsys.readouterr().out.splitlines() == [
+        "train: 66 rows, {'frames': 50, 'graphs': 16}; the most frequent label is 75.8%",
+        "dev: 16 rows, {'frames': 12, 'graphs': 4}; the most frequent label is 75.0%",
+    ]
+    rows = [
+        json.loads(line)
+        for part in ("train", "dev")
+        for line in Path(f"data/classify/{part}.jsonl").read_text().splitlines()
+    ]
+    assert not any(row["label"] in row["text"] for row in rows)
+    recipe = ("--config", FOLDER / "classify.toml")
+    code, *_ = command(train.main, *recipe, "--max_steps", 3, "--batch_size", 8, "--quiet")
+    assert code == 0
+    path = ("--model_path", "runs/classify/best", "--data", "data/classify/dev.jsonl")
+    code, out, _ = command(predict.main, *path, "--device", "cpu")
+    answers = [json.loads(line) for line in out.splitlines()]
+    assert (code, len(answers)) == (0, 16)
+    assert {*answers[0]["probabilities"]} == {"frames", "graphs"}

@@ -205,6 +205,17 @@ def test_what_the_tokenizer_lacks_is_said(folder, tmp_path):
     assert not (tmp_path / "data.unfinished").exists()
 
 
+def test_a_token_that_counts_in_any_text_will_do(folder, tmp_path):
+    tokenizer = BPETokenizer([]).with_special_tokens(["<pandas>"], in_text=True)
+    config = PrepareConfig(
+        sources=[str(folder)], output=str(tmp_path / "data"), control_tokens="pandas", quiet=True
+    )
+    result = gptlab.prepare(config, tokenizer=tokenizer)
+    assert [document[0] == 260 for document in documents_in(result.path)] == [
+        "<pandas>" in names for _, names in FILES.values()
+    ]
+
+
 def test_what_does_not_fit_is_said(folder, tmp_path):
     with pytest.raises(ConfigError, match=r"control_tokens has 'a-b', which is no name of a mod"):
         prepare(folder, tmp_path / "data", control_tokens="a-b", keyword_mode="import")

@@ -103,6 +103,11 @@ class BPETokenizer:
         return dict(self._special_tokens)
 
     @property
+    def added_tokens(self) -> dict[str, int]:
+        """The id of each token that is no merge's: special ones, and those that count in a text."""
+        return {token.content: token.id for token in self._definition.added_tokens}
+
+    @property
     def pad_id(self) -> int | None:
         """Id of <PAD>, or of what serves as such."""
         return self._role_ids["pad"]

@@ -63,12 +63,15 @@ def _token(name: str) -> str:
 
 
 def _ids_of(names: list[str], config: PrepareConfig, tokenizer: Tokenizer) -> dict[str, int]:
-    special: dict[str, int] = getattr(tokenizer, "special_tokens", {})
-    if missing := [name for name in names if name not in special]:
+    known: dict[str, int] = {}
+    # Not all kinds of tokenizer have them. Tokens that count in any text are not called special.
+    for kind in ("added_tokens", "special_tokens"):
+        known |= getattr(tokenizer, kind, {})
+    if missing := [name for name in names if name not in known]:
         quoted = " ".join(f"'{name}'" for name in missing)
         raise ConfigError(
             f"control_tokens needs {', '.join(missing)}, but the tokenizer has no such special "
             f"token; make one with gptlab-tokenize --tokenizer {config.tokenizer or 'TOKENIZER'} "
             f"--special {quoted} --output NEW, and write --tokenizer NEW"
         )
-    return {name: special[name] for name in names}
+    return {name: known[name] for name in names}
