@@ -70,15 +70,17 @@ CONFIGS: dict[str, Any] = {
     "llama, all heads": lambda: LlamaConfig(**SHAPE, num_key_value_heads=3),
     "llama, tied": lambda: LlamaConfig(**SHAPE, tie_word_embeddings=True),
     "llama, wide heads": lambda: LlamaConfig(**SHAPE, head_dim=16),
-    "llama, linear": lambda: LlamaConfig(**SHAPE, rope_parameters=LINEAR),
-    "llama, dynamic": lambda: LlamaConfig(**SHAPE, rope_parameters=DYNAMIC),
-    "llama, llama3, long": lambda: LlamaConfig(**{**SHAPE, **LONG}, rope_parameters=LLAMA3),
+    "llama, linear": lambda: LlamaConfig(**SHAPE, rope_parameters=dict(LINEAR)),
+    "llama, dynamic": lambda: LlamaConfig(**SHAPE, rope_parameters=dict(DYNAMIC)),
+    "llama, llama3, long": lambda: LlamaConfig(**{**SHAPE, **LONG}, rope_parameters=dict(LLAMA3)),
     "mistral": lambda: MistralConfig(**SHAPE, num_key_value_heads=1, sliding_window=7, head_dim=10),
     "mistral, no window": lambda: MistralConfig(
         **SHAPE, num_key_value_heads=3, sliding_window=None
     ),
     "qwen2": lambda: Qwen2Config(**SHAPE, num_key_value_heads=1, tie_word_embeddings=True),
-    "qwen2, yarn, long": lambda: Qwen2Config(**{**SHAPE, **LONG}, rope_parameters=YARN),
+    "qwen2, yarn, long": lambda: Qwen2Config(
+        **{**SHAPE, **LONG}, num_key_value_heads=3, rope_parameters=dict(YARN)
+    ),
     "qwen3": lambda: Qwen3Config(**SHAPE, num_key_value_heads=1, head_dim=8),
     "qwen3, window": lambda: Qwen3Config(
         **SHAPE,

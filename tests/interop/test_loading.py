@@ -125,10 +125,10 @@ def test_import_refuses(llama, command, argv, words):
 
 
 def test_a_tokenizer_that_is_too_large(llama):
-    gptlab.train_bpe(["text.txt"], vocab_size=300).save("large")
-    large = gptlab.load_tokenizer("large")
-    assert large.vocab_size > 288
-    with pytest.raises(ConfigError, match="tokens, but the model knows 288; give the tokenizer"):
+    large = gptlab.BPETokenizer([], special_tokens=[f"<{i}>" for i in range(40)])
+    with pytest.raises(
+        ConfigError, match="has 296 tokens, but the model knows 288; give the tokenizer"
+    ):
         gptlab.load(llama, tokenizer=large)
 
 
