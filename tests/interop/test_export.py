@@ -14,7 +14,7 @@ import gptlab
 from gptlab.checkpoint import load_state_dict
 from gptlab.config import ModelConfig
 from gptlab.errors import CheckpointError, ConfigError, ExportError
-from gptlab.interop import export as module
+from gptlab.interop import writers as module
 from gptlab.interop.export import export
 from gptlab.interop.gguf_file import read_gguf
 from gptlab.interop.onnx_graph import read_onnx

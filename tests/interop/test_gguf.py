@@ -24,6 +24,7 @@ from gptlab.model.positions import rotary_frequencies
 from gptlab.tokenizer import BPETokenizer
 from gptlab.tokenizer.adapters import train_sentencepiece
 from gptlab.tokenizer.adapters.tiktoken import TiktokenTokenizer
+from gptlab.tokenizer.chunks.steps import NamedSplit, Split
 from gptlab.tokenizer.formats.definition import AddedToken, Definition
 
 TEXT = "The cat sat on the mat, and the dog ran to it. " * 20
@@ -196,6 +197,20 @@ def test_what_llama_cpp_has_not_is_refused_by_name(tmp_path, shape, message):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("positions", ["rope", "learned"])
+def test_a_window_ends_the_context(tmp_path, positions):
+    model = make(**{**CLASSIC, "positions": positions, "window": 9})
+    exported = export(model, TOKENIZER, tmp_path / "out", format="gguf")
+    assert exported.notes == ("llama.cpp has no window: its context ends at 9 tokens",)
+    found, tokens = read_gguf(exported.weights), torch.arange(9).view(1, -1)
+    assert found.config.seq_len == 9
+    torch.testing.assert_close(found(tokens), model(tokens), atol=2e-5, rtol=1e-5)
+    with pytest.raises(ExportError, match=r"window is 9, which llama\.cpp does not have; train"):
+        write_gguf(tmp_path / "m.gguf", model, TOKENIZER, type="F32")
+    wide = make(**{**CLASSIC, "positions": positions, "window": 24})
+    assert export(wide, TOKENIZER, tmp_path / "out", format="gguf").notes == ()
+
+
 def test_gelu_is_said_to_be_another(tmp_path):
     shape = {**CLASSIC, "positions": "learned", "activation": "gelu"}
     exported = export(make(**shape), TOKENIZER, tmp_path / "out", format="gguf")
@@ -320,10 +335,30 @@ def test_llama_cpp_goes_on_alike(tmp_path, name):
     assert found.startswith(text)
 
 
+QWEN2 = Split(
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+FOREIGN = {
+    "qwen2": {"steps": (QWEN2,)},
+    "smollm": {"steps": (Split(r"\p{N}"), NamedSplit("gpt2"))},
+    "llama-bpe": {"ignore_merges": True},
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_patterns_of_others_have_names(name):
+    tokenizer = BPETokenizer.from_definition(definition_of(**FOREIGN[name]))
+    keys, words = keys_of(tokenizer)
+    assert (keys["pre"], words.notes) == (name, ())
+
+
 @needs_llama_cpp
-@pytest.mark.parametrize("kind", ["gpt4", "gpt2", "bpe"])
+@pytest.mark.parametrize("kind", ["gpt4", "gpt2", "bpe", *FOREIGN])
 def test_llama_cpp_cuts_text_alike(tmp_path, kind):
-    if kind == "bpe":
+    if kind in FOREIGN:
+        tokenizer = BPETokenizer.from_definition(definition_of(**FOREIGN[kind]))
+    elif kind == "bpe":
         tokenizer = train_sentencepiece(TEXTS, vocab_size=300, model_type="bpe")
     else:
         tokenizer = gptlab.train_bpe(texts=[TEXT], vocab_size=300, pattern=kind)

@@ -9,7 +9,8 @@ from gptlab.cli.export_smaller import size_in_words
 from gptlab.errors import ConfigError
 from gptlab.generation.chat import template_beside
 from gptlab.interop import load
-from gptlab.interop.export import Exported, Format, export, require_free
+from gptlab.interop.export import Exported, export, require_free
+from gptlab.interop.writers import Format
 
 if TYPE_CHECKING:
     from gptlab.cli.export import ExportCommand
