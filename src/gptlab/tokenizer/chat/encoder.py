@@ -10,7 +10,9 @@ that what it said is read just as it is generated: the prompt's ids are the begi
 conversation's.
 """
 
+import re
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +22,7 @@ from gptlab.corpus.conversations import ASSISTANT, Conversation
 from gptlab.errors import TokenizerError
 from gptlab.tokenizer.base import TokenArray, Tokenizer, token_dtype
 from gptlab.tokenizer.chat.template import BOS, EOS, ChatTemplate
-from gptlab.tokenizer.chat.vocabulary import id_of, missing_tokens
+from gptlab.tokenizer.chat.vocabulary import id_of, missing_tokens, names_in_text
 
 
 class Rendered(NamedTuple):
@@ -66,6 +68,8 @@ class ChatEncoder:
                 f"chat template {template.name} ends the assistant's turn by the tokenizer's end "
                 "of text, which it has not got; name another template, as chatml"
             )
+        names = "|".join(map(re.escape, names_in_text(tokenizer, template)))
+        self._names = re.compile(f"(?={names})") if names else None
         self.end_id: int = end
         """The token that ends the assistant's turn."""
 
@@ -123,7 +127,7 @@ class ChatEncoder:
 
     def _encoded(self, conversations: Sequence[list[_Run]]) -> list[Rendered]:
         texts = [run.text for runs in conversations for run in runs if run.id is None]
-        arrays = iter(self.tokenizer.encode_to_arrays(texts))
+        arrays = iter(self._encoded_texts(texts))
         dtype = token_dtype(self.tokenizer.vocab_size)
         rendered = []
         for runs in conversations:
@@ -135,6 +139,19 @@ class ChatEncoder:
             mask[:1] = 0
             rendered.append(Rendered(ids, mask))
         return rendered
+
+    def _encoded_texts(self, texts: Sequence[str]) -> list[TokenArray]:
+        """The ids of each text, in which no token of the template is found."""
+        if self._names is None:
+            return self.tokenizer.encode_to_arrays(texts)
+        # A name that is cut behind its first character is none.
+        parts = [_cut(text, [m.start() + 1 for m in self._names.finditer(text)]) for text in texts]
+        arrays = iter(self.tokenizer.encode_to_arrays([part for cut in parts for part in cut]))
+        return [np.concatenate([next(arrays) for _ in cut]) for cut in parts]
+
+
+def _cut(text: str, places: Sequence[int]) -> list[str]:
+    return [text[start:end] for start, end in pairwise([0, *places, len(text)])]
 
 
 def _joined(runs: "Sequence[_Run] | Iterator[_Run]") -> Iterator[_Run]:

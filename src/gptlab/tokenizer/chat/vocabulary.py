@@ -9,12 +9,22 @@ from gptlab.tokenizer.chat.template import ChatTemplate
 
 
 def id_of(tokenizer: Tokenizer, name: str) -> int | None:
-    """The id of the special token `name`; None where there is no such token."""
+    """The id of the token `name`, special or always looked for; None where there is none."""
     try:
         ids = tokenizer.encode(name, allowed_special=(name,))
     except TokenizerError:
-        return None
+        ids = tokenizer.encode(name)
     return ids[0] if len(ids) == 1 else None
+
+
+def names_in_text(tokenizer: Tokenizer, template: ChatTemplate) -> Sequence[str]:
+    """Which of the tokens of `template` the tokenizer finds in plain text, though none allows it.
+
+    The tokenizers of others do so with what they added without calling it special.
+    """
+    ends = [id_ for id_ in (tokenizer.bos_id, tokenizer.eos_id) if id_ is not None]
+    names = [*template.special_tokens, *(tokenizer.decode([id_]) for id_ in ends)]
+    return [name for name in names if name and len(tokenizer.encode(name)) == 1]
 
 
 def missing_tokens(tokenizer: Tokenizer, template: ChatTemplate) -> Sequence[str]:

@@ -164,8 +164,8 @@ def test_bad_rows_are_left_out_and_named_and_filters_see_what_is_said(made, file
     with file.open("a") as stream:
         stream.write('{"messages": []}\n{"prompt": "x", "response": "said"}\n')
         stream.write(json.dumps({"messages": ROWS[0]}) + "\n")
-    result = made(max_characters=30, drop_duplicates=True)
-    long = sum(len("\n".join(one["content"] for one in row)) > 30 for row in ROWS)
+    result = made(max_characters=15, drop_duplicates=True)
+    long = sum(len("\n".join(one["content"] for one in row)) > 15 for row in ROWS)
     assert 0 < long < len(ROWS)
     assert sum(result.report.left_out.values()) == long + 2
     assert result.report.documents["train"] == len(ROWS) - long + 1
