@@ -73,6 +73,14 @@ EXACT = {
     "a chat derivative": lambda: SentencePieceTokenizer(
         LLAMA2, added_tokens=CHAT, roles={"eos": "<|im_end|>", "pad": "</s>"}
     ),
+    "a space unless there is one": lambda: SentencePieceTokenizer(
+        sentencepiece_model(add_dummy_prefix=False),
+        added_tokens=CHAT,
+        metaspace="first",
+    ),
+    "always a space unless there is one": lambda: SentencePieceTokenizer(
+        sentencepiece_model(add_dummy_prefix=False), added_tokens=CHAT, metaspace="always"
+    ),
     "gemma-like": lambda: SentencePieceTokenizer(sentencepiece_model(add_dummy_prefix=False)),
     "without bytes": lambda: SentencePieceTokenizer(sentencepiece_model(byte_fallback=False)),
     "gptlab's bpe": lambda: train_sentencepiece([CORPUS], vocab_size=600, model_type="bpe"),

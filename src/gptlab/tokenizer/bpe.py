@@ -275,7 +275,7 @@ class BPETokenizer:
         Args:
             path: A `tokenizer.json`, a `.tiktoken` file, or a folder with one of them or with
                 GPT-2's `vocab.json` and `merges.txt`. The names of padding and the like come from
-                the `tokenizer_config.json` beside it; without one, they are the usual ones.
+                the files beside it, as `formats.companions` says, or else are the usual ones.
 
         Raises:
             TokenizerError: The file is missing, garbled, or has what gptlab does not support.

@@ -17,6 +17,7 @@ from gptlab.tokenizer.files import read_file
 from gptlab.tokenizer.formats.companions import refuse_foreign_code
 from gptlab.tokenizer.formats.huggingface import TOKENIZER_FILE
 from gptlab.tokenizer.formats.huggingface_steps import mentions_bytes
+from gptlab.tokenizer.formats.sentencepiece_from_json import read_sentencepiece_json
 from gptlab.tokenizer.formats.sources import definition_reader
 
 Kind = Literal["default", "tiktoken", "sentencepiece"]
@@ -76,6 +77,8 @@ def _candidates(source: str, kind: Kind | None) -> Candidates:
     if path.is_dir():
         return _in_folder(path)
     if definition_reader(path):
+        if path.suffix == ".json" and not mentions_bytes(read_file(path)):
+            return {"sentencepiece": lambda: _of_json(path)}
         return {"default": lambda: BPETokenizer.load(path)}
     if path.is_file() and path.suffix == ".model":
         return {"sentencepiece": lambda: SentencePieceTokenizer(path)}
@@ -86,6 +89,16 @@ def _candidates(source: str, kind: Kind | None) -> Candidates:
     if kind == "tiktoken":
         return {"tiktoken": lambda: TiktokenTokenizer.from_name(source)}
     raise TokenizerError(f"there is no tokenizer at {source}: check the path, or {_REMEDY}")
+
+
+def _of_json(file: Path) -> SentencePieceTokenizer:
+    found = read_sentencepiece_json(file)
+    return SentencePieceTokenizer(
+        found.model,
+        added_tokens=found.added_tokens,
+        roles=found.roles,
+        metaspace=found.metaspace,
+    )
 
 
 def _in_folder(folder: Path) -> Candidates:
@@ -100,11 +113,11 @@ def _in_folder(folder: Path) -> Candidates:
     models = sorted(folder.glob("*.model"))
     if folder / SENTENCEPIECE_FILE in models:
         models = [folder / SENTENCEPIECE_FILE]
+    if file.is_file() and not mentions_bytes(read_file(file)):
+        del candidates["default"]
+        candidates["sentencepiece"] = lambda: _of_json(file)
     if len(models) == 1:
         candidates["sentencepiece"] = lambda: SentencePieceTokenizer.load(models[0])
-        if file.is_file() and not mentions_bytes(read_file(file)):
-            # The same model for Hugging Face's libraries, which BPETokenizer does not read.
-            del candidates["default"]
     if candidates:
         return candidates
     if models:

@@ -15,15 +15,17 @@ from gptlab.errors import TokenizerError
 from gptlab.tokenizer.adapters.shared import refuse_dropout
 from gptlab.tokenizer.base import SpecialNames, TokenArray, token_dtype
 from gptlab.tokenizer.encoding.added_tokens import TokenFinder
-from gptlab.tokenizer.files import read_file, to_json, write_files
+from gptlab.tokenizer.files import read_file, read_json, to_json, write_files
 from gptlab.tokenizer.formats.companions import CONFIG_FILE, listed_tokens, named_roles
 from gptlab.tokenizer.formats.definition import AddedToken
 from gptlab.tokenizer.formats.roles import Role
 from gptlab.tokenizer.formats.sentencepiece_file import SPACE_MARK
+from gptlab.tokenizer.formats.sentencepiece_from_json import METASPACES, Metaspace
 from gptlab.tokenizer.ids import checked_ids, unknown_id, without_surrogates
 from gptlab.tokenizer.special import allowed_names
 
 SENTENCEPIECE_FILE = "tokenizer.model"
+_METASPACE_KEY = "gptlab_metaspace"
 
 
 class SentencePieceTokenizer:
@@ -43,6 +45,10 @@ class SentencePieceTokenizer:
         added_tokens: Tokens beyond the model's, or pieces of it that are looked for first.
         roles: The name of the token for each role, or None for none; roles that are not here are
             the model's own.
+        metaspace: Which stretches of text get a space in front unless they begin with one: those
+            that a text begins with ("first"), "always" or "never", in the way of Hugging Face's
+            step of this name, for which U+2581 is a space. None leaves it to the model, which must
+            add no space itself otherwise.
 
     Raises:
         TokenizerError: The file can't be read, is no SentencePiece model, or two added tokens have
@@ -55,6 +61,7 @@ class SentencePieceTokenizer:
         *,
         added_tokens: Iterable[AddedToken] = (),
         roles: Mapping[Role, str | None] | None = None,
+        metaspace: Metaspace | None = None,
     ) -> None:
         self._model = model if isinstance(model, bytes) else read_file(Path(model))
         name = "these bytes" if isinstance(model, bytes) else str(model)
@@ -71,7 +78,8 @@ class SentencePieceTokenizer:
         self._special_ids = {content: token_id for token_id, content in sorted(special)}
         self._names = {token.id: token.content for token in self._added}
         self._roles = dict(roles or {})
-        self._mark_ids = _mark_ids(self._processor)
+        self._metaspace = metaspace
+        self._mark_ids = _mark_ids(self._processor if metaspace is None else None)
 
     @property
     def vocab_size(self) -> int:
@@ -149,7 +157,10 @@ class SentencePieceTokenizer:
         )
         ids: list[int] = []
         for part in self._parts(text, allowed):
-            ids += [part] if isinstance(part, int) else self._plain_ids(part).tolist()
+            if isinstance(part, int):
+                ids.append(part)
+            else:
+                ids += self._plain_ids(part, is_first=not ids).tolist()
         return ids
 
     def _parts(self, text: str, allowed: frozenset[str]) -> Iterable[str | int]:
@@ -166,8 +177,11 @@ class SentencePieceTokenizer:
             return self._plain_ids(text).astype(token_dtype(self.vocab_size))
         return np.array(self.encode(text), token_dtype(self.vocab_size))
 
-    def _plain_ids(self, text: str) -> NDArray[np.int32]:
+    def _plain_ids(self, text: str, *, is_first: bool = True) -> NDArray[np.int32]:
         text = without_surrogates(text)
+        wants_space = self._metaspace == "always" or (self._metaspace == "first" and is_first)
+        if wants_space and text and not text.startswith((" ", SPACE_MARK)):
+            text = " " + text
         stretches = text.split(SPACE_MARK) if self.keeps_mark else [text]
         parts = [self._processor.encode(stretches[0], return_type="numpy")]
         for stretch in stretches[1:]:
@@ -188,7 +202,11 @@ class SentencePieceTokenizer:
         Raises:
             TokenizerError: An id is outside the vocabulary.
         """
-        checked = checked_ids(ids, self.vocab_size)
+        text = self._text_of(checked_ids(ids, self.vocab_size))
+        leads = self._metaspace in ("first", "always")
+        return text.removeprefix(" ") if leads else text
+
+    def _text_of(self, checked: list[int]) -> str:
         if self._names.keys().isdisjoint(checked):
             return self._text(checked)
         parts: list[str] = []
@@ -244,12 +262,18 @@ class SentencePieceTokenizer:
             "added_tokens_decoder": {str(token.id): _flags(token) for token in self._added},
             **{f"{role}_token": None if i is None else names[i] for role, i in ids.items()},
             "clean_up_tokenization_spaces": False,
+            **({} if self._metaspace is None else {_METASPACE_KEY: self._metaspace}),
         }
 
     @property
     def keeps_mark(self) -> bool:
         """Whether U+2581 in a text is no space here, but comes back as it was."""
         return bool(self._mark_ids.size)
+
+    @property
+    def metaspace(self) -> Metaspace | None:
+        """Which stretches of text get a space in front; None where the model decides."""
+        return self._metaspace
 
     @property
     def model_bytes(self) -> bytes:
@@ -277,12 +301,18 @@ class SentencePieceTokenizer:
         names = {token_id: name for name, token_id in bare.special_tokens.items()}
         added = listed_tokens(file.parent)
         names |= {token.id: token.content for token in added}
-        return cls(bare.model_bytes, added_tokens=added, roles=named_roles(file.parent, names))
+        return cls(
+            bare.model_bytes,
+            added_tokens=added,
+            roles=named_roles(file.parent, names),
+            metaspace=_saved_metaspace(file.parent),
+        )
 
     def fingerprint(self) -> str:
         """SHA-256 hex digest of the model file and of added tokens."""
         added = to_json([asdict(token) for token in self._added]) if self._added else b""
-        return hashlib.sha256(self._model + added).hexdigest()
+        spaces = (self._metaspace or "").encode()
+        return hashlib.sha256(self._model + added + spaces).hexdigest()
 
 
 def _processor(model: bytes, name: str) -> sentencepiece.SentencePieceProcessor:
@@ -295,12 +325,24 @@ def _processor(model: bytes, name: str) -> sentencepiece.SentencePieceProcessor:
     raise _no_model(name)
 
 
-def _mark_ids(processor: sentencepiece.SentencePieceProcessor) -> NDArray[np.int32]:
+def _saved_metaspace(folder: Path) -> Metaspace | None:
+    path = folder / CONFIG_FILE
+    value = read_json(path).get(_METASPACE_KEY) if path.is_file() else None
+    if value is not None and value not in METASPACES:
+        raise TokenizerError(
+            f"{path} has {_METASPACE_KEY} {value!r}; choose one of {', '.join(METASPACES)}"
+        )
+    return value
+
+
+def _mark_ids(processor: sentencepiece.SentencePieceProcessor | None) -> NDArray[np.int32]:
     """The three bytes of U+2581, where the model tells it from a space by them; else nothing.
 
     That needs pieces for bytes, and spaces that neither vanish nor are added, so that text can be
     encoded in stretches.
     """
+    if processor is None:
+        return np.array([], dtype=np.int32)
     ids = [processor.piece_to_id(f"<0x{byte:02X}>") for byte in SPACE_MARK.encode()]
     spaces = "".join(processor.encode("   ", out_type=str))
     usable = all(map(processor.is_byte, ids)) and spaces == 3 * SPACE_MARK

@@ -17,6 +17,7 @@ from gptlab.tokenizer.formats.roles import ROLES, Role
 
 CONFIG_FILE = "tokenizer_config.json"
 
+_FLAGS = ("special", "single_word", "lstrip", "rstrip", "normalized")
 _MAP_FILE, _ADDED_FILE = "special_tokens_map.json", "added_tokens.json"
 _MODEL_FILES = ("generation_config.json", "config.json")
 
@@ -58,18 +59,23 @@ def listed_tokens(folder: Path) -> list[AddedToken]:
     names = {_name(token) for token in (*extra, *roles) if token}
     try:
         if listed := config.get("added_tokens_decoder"):
-            tokens = [AddedToken(id=int(token_id), **token) for token_id, token in listed.items()]
+            tokens = [_listed(token_id, token) for token_id, token in listed.items()]
         else:
             tokens = [
                 AddedToken(content, token_id, special=content in names)
                 for content, token_id in _content(folder, _ADDED_FILE).items()
             ]
         return sorted(tokens, key=lambda token: token.id)
-    except (TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise TokenizerError(
             f"the tokens that {folder} adds to its tokenizer are garbled ({error}); save the "
             f"tokenizer again"
         ) from error
+
+
+def _listed(token_id: str, token: Mapping[str, Any]) -> AddedToken:
+    flags = {name: bool(token[name]) for name in _FLAGS if name in token}
+    return AddedToken(token["content"], int(token_id), **flags)
 
 
 def refuse_foreign_code(folder: Path) -> None:

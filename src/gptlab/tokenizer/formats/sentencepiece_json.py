@@ -7,6 +7,7 @@ from typing import Any
 from gptlab.tokenizer.formats.definition import AddedToken
 from gptlab.tokenizer.formats.huggingface import added_token
 from gptlab.tokenizer.formats.sentencepiece_file import SPACE_MARK, Kind, Model
+from gptlab.tokenizer.formats.sentencepiece_from_json import Metaspace
 
 # Of a piece that no text is to have. The library also finds those of other kinds in a text.
 _NEVER = -1e4
@@ -14,7 +15,11 @@ _SPELLS_BYTES = set("<0x>" + string.digits + "ABCDEF")
 
 
 def document_of(
-    model: Model, added_tokens: Iterable[AddedToken], *, keeps_mark: bool
+    model: Model,
+    added_tokens: Iterable[AddedToken],
+    *,
+    keeps_mark: bool,
+    metaspace: Metaspace | None = None,
 ) -> dict[str, Any]:
     """The content of a `tokenizer.json`.
 
@@ -25,6 +30,7 @@ def document_of(
         model: The model.
         added_tokens: What is looked for before the model sees a text.
         keeps_mark: Whether U+2581 in a text is not a space, but told from it by its bytes.
+        metaspace: Which stretches of text get a space in front; None where the model decides.
 
     Raises:
         ValueError: The model does what Hugging Face's libraries can't do alike.
@@ -50,10 +56,12 @@ def document_of(
         "truncation": None,
         "padding": None,
         "added_tokens": [added_token(token) for token in added_tokens],
-        "normalizer": None if keeps_mark else _marking(model),
-        "pre_tokenizer": pre_tokenizer,
+        "normalizer": None if keeps_mark or metaspace else _marking(model),
+        "pre_tokenizer": _metaspace(metaspace) if metaspace else pre_tokenizer,
         "post_processor": None,
-        "decoder": _decoder(model, keeps_mark),
+        "decoder": _decoder(
+            keeps_mark=keeps_mark, strips=model.adds_space or metaspace in ("first", "always")
+        ),
         "model": part,
     }
 
@@ -152,11 +160,20 @@ def _marking(model: Model) -> dict[str, Any]:
     return {"type": "Sequence", "normalizers": [prepend, replace]}
 
 
-def _decoder(model: Model, keeps_mark: bool) -> dict[str, Any]:
+def _metaspace(scheme: Metaspace) -> dict[str, Any]:
+    return {
+        "type": "Metaspace",
+        "replacement": SPACE_MARK,
+        "prepend_scheme": scheme,
+        "split": False,
+    }
+
+
+def _decoder(*, keeps_mark: bool, strips: bool) -> dict[str, Any]:
     decoders: list[dict[str, Any]] = [{"type": "ByteFallback"}, {"type": "Fuse"}]
     if not keeps_mark:
         spaces = {"type": "Replace", "pattern": {"String": SPACE_MARK}, "content": " "}
         decoders.insert(0, spaces)
-    if model.adds_space:
+    if strips:
         decoders.append({"type": "Strip", "content": " ", "start": 1, "stop": 0})
     return {"type": "Sequence", "decoders": decoders}

@@ -45,7 +45,12 @@ def save_for_transformers(tokenizer: Tokenizer, folder: str | Path) -> None:
 def _document(tokenizer: SentencePieceTokenizer) -> bytes:
     try:
         model = read_model(tokenizer.model_bytes)
-        document = document_of(model, tokenizer.added_tokens, keeps_mark=tokenizer.keeps_mark)
+        document = document_of(
+            model,
+            tokenizer.added_tokens,
+            keeps_mark=tokenizer.keeps_mark,
+            metaspace=tokenizer.metaspace,
+        )
     except ValueError as error:
         raise TokenizerError(
             f"transformers can't give the ids of this SentencePiece model: {error}; export a model "
