@@ -33,7 +33,7 @@ class Hostile:
 def test_a_hostile_pickle_is_not_run(tmp_path, writer):
     with (tmp_path / "m.pth").open("wb") as stream:
         writer(Hostile(tmp_path / "owned"), stream)
-    with pytest.raises(CheckpointError, match="no state dict of plain tensors; save one") as error:
+    with pytest.raises(CheckpointError, match="holds more than tensors") as error:
         load_state_dict(tmp_path / "m.pth", CONFIG)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "owned").exists()
@@ -77,5 +77,5 @@ def test_a_missing_or_damaged_state_dict_is_one_line(tmp_path):
         load_state_dict(tmp_path / "m.pth", CONFIG)
     torch.save(make().state_dict(), tmp_path / "m.pth")
     (tmp_path / "m.pth").write_bytes((tmp_path / "m.pth").read_bytes()[:500])
-    with pytest.raises(CheckpointError, match="no state dict of plain tensors"):
+    with pytest.raises(CheckpointError, match="holds more than tensors"):
         load_state_dict(tmp_path / "m.pth", CONFIG)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from gptlab.checkpoint import load_model, save
-from gptlab.checkpoint.models import fill, without_memory
+from gptlab.checkpoint.filling import fill, without_memory
 from gptlab.config import ModelConfig
 from gptlab.interop import write_huggingface
 from gptlab.model import GPT

@@ -77,7 +77,7 @@ def test_what_is_in_the_way_of_a_family_is_said():
 
 
 def test_a_quantized_model_is_not_written(tmp_path):
-    with pytest.raises(ConfigError, match="8 bits a weight, which no such folder holds"):
+    with pytest.raises(ConfigError, match="8 bits a weight, as gptlab alone reads them"):
         write_huggingface(tmp_path / "f", quantize(GPT(CONFIG, seed=0)), None)
 
 

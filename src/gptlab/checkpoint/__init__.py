@@ -13,15 +13,15 @@ of one. No pickle is loaded but a bare state dict that the user names, and that 
 
 from gptlab.checkpoint.adapters import save_adapter, with_adapter
 from gptlab.checkpoint.files import TRAINER, read_header, verify
-from gptlab.checkpoint.find import checkpoints_in, find_checkpoint
+from gptlab.checkpoint.find import checkpoints_in, find_checkpoint, named_model
 from gptlab.checkpoint.models import (
-    implied_settings,
     load,
     load_model,
-    load_state_dict,
     load_with_head,
+    require_language_model,
     save,
 )
+from gptlab.checkpoint.state_dict import implied_settings, load_state_dict
 from gptlab.checkpoint.tensors import load_tensors, save_tensors
 from gptlab.checkpoint.vocabulary import add_special_tokens
 
@@ -36,7 +36,9 @@ __all__ = [
     "load_state_dict",
     "load_tensors",
     "load_with_head",
+    "named_model",
     "read_header",
+    "require_language_model",
     "save",
     "save_adapter",
     "save_tensors",

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from gptlab.checkpoint.files import ADAPTER, CONFIG, WEIGHTS, read_header, verify, write_header
 from gptlab.checkpoint.find import find_checkpoint
 from gptlab.checkpoint.staging import publish, seal, staged, writing
-from gptlab.checkpoint.tensors import load_tensors, write_tensors
+from gptlab.checkpoint.tensors import TensorFile, load_tensors, write_tensors
 from gptlab.config import LoRA, ModelConfig
 from gptlab.errors import CheckpointError, ConfigError
 from gptlab.model import GPT, add_lora, merged
@@ -140,12 +140,12 @@ def _find(folder: Path) -> Path:
 
 def _new_rows(checkpoint: Path, lora: LoRA) -> dict[str, Tensor]:
     """What the base of a checkpoint has beyond the ids of the model that was adapted."""
-    tensors = load_tensors(checkpoint / WEIGHTS)
-    return {
-        _NEW_ROWS + name: tensors[name][lora.vocab_size :].clone()
-        for name in _GROWING
-        if name in tensors and len(tensors[name]) > lora.vocab_size
-    }
+    with TensorFile(checkpoint / WEIGHTS) as file:
+        return {
+            _NEW_ROWS + name: file.read(name)[lora.vocab_size :].clone()
+            for name in _GROWING
+            if name in file.tensors and len(file.tensors[name]) > lora.vocab_size
+        }
 
 
 @torch.no_grad()

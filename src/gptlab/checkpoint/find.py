@@ -4,7 +4,7 @@ import math
 import re
 from pathlib import Path
 
-from gptlab.checkpoint.files import TRAINER, WEIGHTS, read_header
+from gptlab.checkpoint.files import CONFIG, TRAINER, WEIGHTS, read_header
 from gptlab.checkpoint.staging import is_set_aside, public_name, set_aside
 from gptlab.errors import CheckpointError
 
@@ -42,6 +42,17 @@ def find_checkpoint(path: str | Path, *, resumable: bool = False) -> Path:
     if not found:
         raise CheckpointError(f"{path} holds no checkpoint; give a run or a checkpoint folder")
     return _newest(found)
+
+
+def named_model(name: str | Path, runs_dir: str | Path) -> Path:
+    """The run or the checkpoint that `name` means, among the runs or where it says.
+
+    "RUN/best" is no folder, but stands for one in its run. What is nowhere comes back as it is.
+    """
+    for path in (Path(runs_dir, name), Path(name)):
+        if path.exists() or (path.parent / CONFIG).is_file():
+            return path
+    return Path(name)
 
 
 def checkpoints_in(folder: Path) -> list[Path]:

@@ -1,13 +1,12 @@
 """Models to checkpoint folders and back."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from gptlab.checkpoint.adapters import read_lora
 from gptlab.checkpoint.files import (
@@ -19,9 +18,10 @@ from gptlab.checkpoint.files import (
     verify,
     write_header,
 )
+from gptlab.checkpoint.filling import fill, require_fit, without_memory
 from gptlab.checkpoint.find import find_checkpoint
 from gptlab.checkpoint.staging import link, publish, seal, staged, writing
-from gptlab.checkpoint.tensors import TensorFile, taking, write_tensors
+from gptlab.checkpoint.tensors import TensorFile, write_tensors
 from gptlab.config import HeadSettings, LoRA, ModelConfig, Quantization
 from gptlab.config.model import AttentionBackend
 from gptlab.errors import CheckpointError, ConfigError, TokenizerError
@@ -30,6 +30,7 @@ from gptlab.model.heads import Head, add_head, head_class
 from gptlab.model.lora import is_adapter
 from gptlab.model.quantize import replace_matrices
 from gptlab.tokenizer import Tokenizer, load_tokenizer
+from gptlab.tokenizer.chat import ChatTemplate
 
 
 def save(
@@ -38,6 +39,7 @@ def save(
     tokenizer: Tokenizer | None = None,
     *,
     step: int = 0,
+    chat_template: ChatTemplate | None = None,
     extra: Callable[[Path], None] | None = None,
 ) -> Path:
     """Write `model` and its tokenizer into `folder`, whole or not at all.
@@ -47,6 +49,7 @@ def save(
         model: What to save.
         tokenizer: Saved along, so that the folder can turn text into text.
         step: Optimizer steps taken; decides which checkpoint of a run is the newest.
+        chat_template: How the model's conversations are written, if it has them.
         extra: Writes more files into the folder that it is given.
 
     Raises:
@@ -67,6 +70,8 @@ def save(
         )
         if tokenizer is not None:
             tokenizer.save(partial)
+        if chat_template is not None:
+            chat_template.save(partial)
         if extra is not None:
             extra(partial)
         seal(partial)
@@ -127,12 +132,7 @@ def load(
             the place of next-token logits.
     """
     folder = find_checkpoint(path)
-    head = read_header(folder).get("head")
-    if head is not None:
-        raise CheckpointError(
-            f"{folder} is no language model, for it has a head of another kind ({_kind(head)}); "
-            "read texts with gptlab-predict, or load it with gptlab.ModelWithHead.load"
-        )
+    require_language_model(folder)
     return load_with_head(folder, device=device, attention=attention)
 
 
@@ -201,136 +201,24 @@ def load_model(
         norm = tensors.get("norm.weight")
         if norm is not None and norm.is_floating_point():
             model.to(norm.dtype)
-        _require_fit(model, tensors, folder / WEIGHTS)
+        require_fit(model, tensors, folder / WEIGHTS)
         fill(model, lambda name: of[name].read(name), device=device)
     return merged(model) if merge else model
 
 
-def load_state_dict(
-    path: str | Path, config: ModelConfig, *, device: torch.device | str = "cpu"
-) -> GPT:
-    """The model whose weights are a bare state dict, a `.pth` file, in evaluation mode.
+def require_language_model(folder: Path) -> None:
+    """Refuse a checkpoint whose model has a head in the place of next-token logits.
 
     Raises:
-        CheckpointError: The file is no state dict, or does not fit `config`.
+        CheckpointError: It has, or its header is damaged.
     """
-    model, tensors = without_memory(config), _read_state_dict(Path(path))
-    _require_fit(model, tensors, Path(path))
-    return fill(model, taking(tensors), device=device)
-
-
-def implied_settings(path: str | Path, *, n_heads: int) -> dict[str, Any]:
-    """The settings that names and shapes in a bare state dict tell, by name of the setting.
-
-    What leaves no trace there is not among them: the kind of norm, GELU or squared ReLU, rotary,
-    sinusoidal or no positions, a soft cap.
-
-    Raises:
-        CheckpointError: The file is no state dict.
-    """
-    tensors = _read_state_dict(Path(path))
-    implied: dict[str, Any] = {
-        "bias": any(name.endswith("o_proj.bias") for name in tensors),
-        "qkv_bias": any(name.endswith("qkv_proj.bias") for name in tensors),
-        "qk_norm": any(name.endswith("q_norm.weight") for name in tensors),
-        "tie_embeddings": "lm_head.weight" not in tensors,
-    }
-    up = tensors.get("blocks.0.feed_forward.up_proj.weight")
-    if up is not None and up.ndim == 2:
-        implied["expansion_factor"] = up.shape[0] / up.shape[1]
-    qkv = tensors.get("blocks.0.attention.qkv_proj.weight")
-    o = tensors.get("blocks.0.attention.o_proj.weight")
-    if qkv is not None and o is not None and o.ndim == 2 and len(qkv) > o.shape[1] >= n_heads:
-        implied["n_kv_heads"] = (len(qkv) - o.shape[1]) // 2 // (o.shape[1] // n_heads)
-        if o.shape[1] != qkv.shape[1]:
-            implied["head_width"] = o.shape[1] // n_heads
-    if any(name.endswith("gate_proj.weight") for name in tensors):
-        implied["activation"] = "swiglu"
-    positions = tensors.get("position_embedding.weight")
-    if positions is not None:
-        implied |= {"positions": "learned", "seq_len": len(positions)}
-    return implied
-
-
-def _read_state_dict(path: Path) -> dict[str, Tensor]:
-    try:
-        tensors = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise CheckpointError(f"{path} can't be read: {error.strerror}") from None
-    except Exception:
-        # An unpickler that meets a damaged or a hostile file may raise anything.
+    head = read_header(folder).get("head")
+    if head is not None:
+        kind = head.get("head") if isinstance(head, dict) else "damaged"
         raise CheckpointError(
-            f"{path} is no state dict of plain tensors; save one with "
-            "torch.save(model.state_dict(), path)"
-        ) from None
-    if not _is_state_dict(tensors):
-        raise CheckpointError(f"{path} holds no state dict; save model.state_dict()")
-    state_dict: dict[str, Tensor] = tensors
-    return state_dict
-
-
-def without_memory(config: ModelConfig) -> GPT:
-    """A model whose tensors have shapes and no memory, for `fill` to give them theirs."""
-    # So that no weights are drawn only to be replaced.
-    with torch.device("meta"), _Unfilled():
-        return GPT(config)
-
-
-class _Unfilled(TorchFunctionMode):
-    """Leaves out `torch.nn.init`, which loads torch's compiler to fill what has no memory."""
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        kwargs = kwargs or {}
-        if getattr(func, "__module__", None) == "torch.nn.init":
-            return kwargs["tensor"] if "tensor" in kwargs else args[0]
-        return func(*args, **kwargs)
-
-
-def fill(model: GPT, read: Callable[[str], Tensor], *, device: torch.device | str) -> GPT:
-    """Give a model without memory its tensors, and put it into evaluation mode.
-
-    They are read one at a time and become the model's own, so that there is one copy of them.
-
-    Args:
-        model: From `without_memory`; its numbers are of the type that they shall have.
-        read: Gives the tensor of a name, of the right shape and shared with nothing.
-        device: Where the model goes.
-    """
-    tensors = {
-        name: read(name).to(device=device, dtype=like.dtype)
-        for name, like in model.state_dict().items()
-    }
-    model.load_state_dict(tensors, assign=True)
-    # What is stored nowhere is made anew.
-    model._apply(lambda x: torch.empty_like(x, device=device) if x.is_meta else x)
-    return model.eval()
-
-
-def _require_fit(model: GPT, tensors: Mapping[str, Tensor], source: Path) -> None:
-    """Refuse tensors that are not those of `model`, by name, shape and bits."""
-    expected = model.state_dict()
-    if _bits(tensors) != _bits(expected):
-        raise CheckpointError(
-            f"{source} holds {_in_words(_bits(tensors))}, but the model's settings say "
-            f"{_in_words(_bits(expected))}; use another checkpoint"
+            f"{folder} is no language model, for it has a head of another kind ({kind}); "
+            "read texts with gptlab-predict, or load it with gptlab.ModelWithHead.load"
         )
-    for name in sorted(expected.keys() | tensors.keys()):
-        if name not in tensors or name not in expected:
-            problem = "lacks" if name not in tensors else "has an unknown"
-            raise CheckpointError(f"{source} {problem} tensor '{name}'; check the model's settings")
-        if tensors[name].shape != expected[name].shape:
-            flags = "--vocab_size, --embed_dim, --num_layers and --n_heads"
-            raise CheckpointError(
-                f"{source}: '{name}' is {tuple(tensors[name].shape)}, but the settings make it "
-                f"{tuple(expected[name].shape)}; check "
-                f"{'group_size' if name.endswith('.scale') else flags}"
-            )
 
 
 def _head_settings(folder: Path, header: Mapping[str, Any]) -> HeadSettings:
@@ -338,23 +226,3 @@ def _head_settings(folder: Path, header: Mapping[str, Any]) -> HeadSettings:
         return HeadSettings(**header.get("head", {}))
     except (ConfigError, TypeError) as error:
         raise CheckpointError(f"{folder / CONFIG}: head: {error}") from None
-
-
-def _kind(head: object) -> str:
-    return str(head.get("head")) if isinstance(head, dict) else "damaged"
-
-
-def _bits(tensors: Mapping[str, Tensor]) -> int | None:
-    """In how many bits the matrices among `tensors` are, if not in floating point."""
-    types = {tensor.dtype for tensor in tensors.values()}
-    return 4 if torch.uint8 in types else 8 if torch.int8 in types else None
-
-
-def _in_words(bits: int | None) -> str:
-    return "numbers in floating point" if bits is None else f"{bits} bits a weight"
-
-
-def _is_state_dict(value: object) -> bool:
-    return isinstance(value, dict) and all(
-        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in value.items()
-    )

@@ -122,15 +122,15 @@ class TensorFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
-            with safe_open(path, framework="pt"):
-                self._stream = path.open("rb")
+            with safe_open(path, framework="pt"), path.open("rb") as stream:
+                size = int.from_bytes(stream.read(8), "little")
+                header = json.loads(stream.read(size))
         except (OSError, SafetensorError) as error:
             raise self._damaged(error) from None
-        size = int.from_bytes(self._stream.read(8), "little")
-        header = json.loads(self._stream.read(size))
         header.pop("__metadata__", None)
         self._starts = {name: 8 + size + entry["data_offsets"][0] for name, entry in header.items()}
         self.tensors = {name: self._like(name, entry) for name, entry in header.items()}
+        self._stream = path.open("rb")
 
     def read(self, name: str) -> Tensor:
         """The tensor of that name, on the CPU.

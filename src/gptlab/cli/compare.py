@@ -76,9 +76,10 @@ def _of_models(command: CompareCommand) -> "Comparison":
             f"{files[0]} is a file of settings; write --seeds 5 to train what it says, or give runs"
         )
     # Here, so that --help and a bad flag are answered without torch.
+    from gptlab.checkpoint import named_model
     from gptlab.evaluation import compare_models
 
-    a, b = (find_model(name, Path(command.runs_dir)) for name in command.what)
+    a, b = (named_model(name, command.runs_dir) for name in command.what)
     return compare_models(a, b, device=command.device, precision=command.precision)
 
 
@@ -92,15 +93,6 @@ def _of_seeds(command: CompareCommand) -> "Comparison | None":
     except KeyboardInterrupt:
         print("stopped; the same command goes on with the runs there are", file=sys.stderr)
         return None
-
-
-def find_model(name: str, runs: Path) -> Path:
-    """The run or the checkpoint that `name` means, in `runs` or where it says."""
-    for path in (runs / name, Path(name)):
-        # "RUN/best" is no folder, but stands for one in the run.
-        if path.exists() or (path.parent / _SETTINGS).is_file():
-            return path
-    return Path(name)
 
 
 def _settings_of(name: str, command: CompareCommand) -> TrainConfig:

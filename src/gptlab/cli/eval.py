@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
-from gptlab.cli.compare import find_model
 from gptlab.cli.eval_output import (
     TEXT_OF_RUN,
     check_file,
@@ -126,12 +125,13 @@ def _evaluate(command: EvalCommand) -> None:
         if file := getattr(command, name):
             check_file(Path(file), flag=name)
     # Here, so that --help and a bad flag are answered without torch.
+    from gptlab.checkpoint import named_model
     from gptlab.evaluation import open_subject, read_problems
 
     # Before the model is loaded, for that takes longer.
     problems = None if command.humaneval is None else read_problems(command.humaneval)
     subject = open_subject(
-        find_model(command.model[0], Path(command.runs_dir)),
+        named_model(command.model[0], command.runs_dir),
         device=command.device,
         precision=command.precision,
     )

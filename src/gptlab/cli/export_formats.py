@@ -3,14 +3,14 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gptlab.cli.compare import find_model
+from gptlab.checkpoint import named_model
 from gptlab.cli.eval_output import Row
 from gptlab.cli.export_smaller import size_in_words
 from gptlab.errors import ConfigError
-from gptlab.generation.chat import template_beside
-from gptlab.interop import load
+from gptlab.interop import find_model, load
 from gptlab.interop.export import Exported, export, require_free
 from gptlab.interop.writers import Format
+from gptlab.tokenizer.chat import template_in
 
 if TYPE_CHECKING:
     from gptlab.cli.export import ExportCommand
@@ -20,7 +20,7 @@ _BITS = {"int8": 8, "int4": 4, None: None}
 
 def export_format(command: "ExportCommand", output: Path, *, format: Format) -> list[Row]:
     """Write the folder; what it is, and how near it is to the model."""
-    source = find_model(command.model[0], Path(command.runs_dir))
+    source = find_model(named_model(command.model[0], command.runs_dir))
     if output.resolve() == source.resolve():
         raise ConfigError(f"--output {output} is the model itself; choose another folder")
     require_free(output)
@@ -30,7 +30,7 @@ def export_format(command: "ExportCommand", output: Path, *, format: Format) -> 
         format=format,
         precision=command.precision,
         bits=_BITS[command.quantize],
-        chat_template=template_beside(source),
+        chat_template=template_in(source),
     )
     return [("model", str(source)), *_rows(exported)]
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from gptlab.cli.compare import find_model
 from gptlab.cli.eval_output import TEXT_OF_RUN, Row
 from gptlab.errors import ConfigError, DataError
 
@@ -21,14 +20,16 @@ _BITS = MappingProxyType({"int8": 8, "int4": 4})
 
 def export_smaller(command: "ExportCommand", output: Path) -> list[Row]:
     """Write the checkpoint; what it is, and what it has lost."""
-    from gptlab.checkpoint import read_header, save
+    from gptlab.checkpoint import named_model, save
+    from gptlab.checkpoint.find import step_of
     from gptlab.evaluation import open_subject, score_tokens
+    from gptlab.tokenizer.chat import template_in
 
     if command.quantize is None and command.precision is None:
         raise ConfigError(
             "nothing would change; write --quantize int8, or --precision bf16, or another --format"
         )
-    source = find_model(command.model[0], Path(command.runs_dir))
+    source = named_model(command.model[0], command.runs_dir)
     # In float32, so that nothing is rounded but what is written.
     subject = open_subject(source, device=command.device, precision="fp32")
     _check(subject, output)
@@ -39,8 +40,14 @@ def export_smaller(command: "ExportCommand", output: Path) -> list[Row]:
         for one in (subject, smaller)
         if datasets
     ]
-    step = read_header(subject.folder)["step"]
-    save(output, smaller.model, subject.tokenizer, step=step)
+    save(
+        output,
+        smaller.model,
+        subject.tokenizer,
+        # A model of another tool has made no steps that are known.
+        step=int(max(0, step_of(subject.folder))),
+        chat_template=template_in(subject.folder),
+    )
     text = " ".join(command.data) or TEXT_OF_RUN
     losses = _loss_rows(text, *scores) if scores else [("loss", f"not measured: {problem}")]
     return [*_size_rows(subject, smaller), *losses]
@@ -94,7 +101,8 @@ def _size_rows(subject: "Subject", smaller: "Subject") -> list[Row]:
     from gptlab.checkpoint.files import WEIGHTS
     from gptlab.evaluation.weight_error import weight_error
 
-    before, after = ((one.folder / WEIGHTS).stat().st_size for one in (subject, smaller))
+    before = sum(tensor.nbytes for tensor in subject.model.state_dict().values())
+    after = (smaller.folder / WEIGHTS).stat().st_size
     error = weight_error(smaller.model, of=subject.model)
     return [
         ("model", str(subject.folder)),

@@ -54,7 +54,7 @@ def _import(command: ImportCommand) -> None:
     from gptlab import interop
     from gptlab.checkpoint import save
     from gptlab.checkpoint.files import require_replaceable
-    from gptlab.model.context import shorten_context
+    from gptlab.tokenizer.chat import template_in
     from gptlab.training.precision import Arithmetic
 
     output = Path(command.output)
@@ -64,11 +64,23 @@ def _import(command: ImportCommand) -> None:
         raise ConfigError(f"--output {output} is the model itself; choose another folder")
     model, tokenizer = interop.load(found, tokenizer=command.tokenizer)
     if command.seq_len is not None:
-        model = shorten_context(model, command.seq_len)
+        model = _shortened(model, command.seq_len)
     if command.precision is not None:
         model = model.to(Arithmetic(model.device, command.precision).dtype)
-    save(output, model, tokenizer)
+    save(output, model, tokenizer, chat_template=template_in(found))
     print(table(_rows(found, output, model, tokenizer)))
+
+
+def _shortened(model: "GPT", seq_len: int) -> "GPT":
+    from gptlab.model.settings import with_settings
+
+    config = model.config
+    if seq_len > config.seq_len:
+        raise ConfigError(
+            f"seq_len is {seq_len}, but the model's context is {config.seq_len} and can only "
+            f"shrink; give {config.seq_len} or less"
+        )
+    return with_settings(model, seq_len=seq_len, dropout=config.dropout, attention=config.attention)
 
 
 def _rows(found: Path, output: Path, model: "GPT", tokenizer: "Tokenizer") -> list[Row]:

@@ -92,13 +92,12 @@ def model_path(choice: ModelChoice) -> Path:
     runs = Path(choice.runs_dir)
     if choice.model_path is None:
         return newest_run(runs)
-    for path in (runs / choice.model_path, Path(choice.model_path)):
-        if path.exists():
-            return path
+    from gptlab.checkpoint import named_model
     from gptlab.interop import hub
 
-    is_name = hub.is_name(choice.model_path)
-    return Path(choice.model_path) if is_name else find_run(choice.model_path, runs)
+    path = named_model(choice.model_path, runs)
+    is_there = path.exists() or (path.parent.is_dir() and path.parent != Path())
+    return path if is_there or hub.is_name(choice.model_path) else find_run(choice.model_path, runs)
 
 
 def newest_run(runs: Path) -> Path:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import NonNegativeFloat, PositiveInt, model_validator
 
-from gptlab.cli.compare import find_model
 from gptlab.cli.eval_output import check_file
 from gptlab.cli.flags import CommandLine
 from gptlab.cli.load_model import newest_run
@@ -76,11 +75,12 @@ def _predict(command: PredictCommand) -> None:
     if command.output is not None:
         check_file(Path(command.output), flag="output")
     # Here, so that --help and a bad flag are answered without torch.
+    from gptlab.checkpoint import named_model
     from gptlab.prediction import ModelWithHead
     from gptlab.training.precision import choose_device
 
     runs = Path(command.runs_dir)
-    path = newest_run(runs) if command.model_path is None else find_model(command.model_path, runs)
+    path = newest_run(runs) if command.model_path is None else named_model(command.model_path, runs)
     model = ModelWithHead.load(path, device=choose_device(command.device))
     head = model.settings.head
     if head != LANGUAGE_MODEL:

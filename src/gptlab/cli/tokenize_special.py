@@ -57,8 +57,10 @@ def _extended(tokenizer: Tokenizer, names: tuple[str, ...]) -> Tokenizer:
 
 def _with_model(source: str, folder: Path, names: tuple[str, ...]) -> Tokenizer:
     from gptlab import checkpoint, interop
+    from gptlab.tokenizer.chat import template_in
 
-    model, tokenizer = interop.load(source)
+    found = interop.find_model(source)
+    model, tokenizer = interop.load(found)
     model, extended = checkpoint.add_special_tokens(model, tokenizer, names)
-    checkpoint.save(folder, model, extended)
+    checkpoint.save(folder, model, extended, chat_template=template_in(found))
     return extended

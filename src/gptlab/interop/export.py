@@ -16,6 +16,7 @@ import torch
 
 from gptlab.checkpoint.staging import publish, seal, staged, writing
 from gptlab.errors import CheckpointError, ConfigError
+from gptlab.interop.exportable import require_exportable
 from gptlab.interop.manifest import is_exported, write_manifest
 from gptlab.interop.parity import Parity, require_parity
 from gptlab.interop.writers import WRITERS, Format, Task
@@ -91,11 +92,7 @@ def export(
 def _check(
     model: GPT, tokenizer: Tokenizer, format: Format, dtype: torch.dtype, bits: int | None
 ) -> None:
-    if model.quantization is not None:
-        raise ConfigError(
-            f"the model has {model.quantization.bits} bits a weight, as gptlab alone reads them; "
-            "export the one it was made from"
-        )
+    require_exportable(model)
     if bits is not None and (format, bits) != ("gguf", 8):
         raise ConfigError(
             f"{bits} bits a weight are not written as {format}; 8 are as gguf, 8 and 4 as gptlab"

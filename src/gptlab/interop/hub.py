@@ -4,7 +4,6 @@ import re
 from pathlib import Path
 
 from gptlab.errors import CheckpointError
-from gptlab.interop.stored import has_weights
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _FILE_ENDINGS = (".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".gguf", ".json", ".txt")
@@ -47,7 +46,7 @@ def download(name: str) -> Path:
                     name, allow_patterns=[*_SETTINGS_AND_TOKENIZER, weights], ignore_patterns="*/*"
                 )
             )
-            if has_weights(folder):
+            if any(folder.glob(weights)):
                 break
         return folder
     except GatedRepoError:

@@ -20,6 +20,7 @@ from gptlab.checkpoint.tensors import write_tensors
 from gptlab.config.model import AttentionBackend
 from gptlab.errors import CheckpointError, ConfigError
 from gptlab.interop import own_family
+from gptlab.interop.exportable import require_exportable
 from gptlab.interop.families import family_for, family_of
 from gptlab.interop.family import Family
 from gptlab.interop.reading import read_model
@@ -95,24 +96,23 @@ def write_huggingface(
     where gptlab is installed, if it is told to `trust_remote_code`.
 
     Args:
-        folder: Where to; it is made if it is missing.
+        folder: Where to; it is made if it is missing, and else empty.
         model: What to write; its numbers keep their type.
         tokenizer: Written along, if there is one.
         chat_template: How conversations are written, which the tokenizer's files say then.
 
     Raises:
-        ConfigError: The model is quantized.
+        ConfigError: The model is quantized, or has adapters or another head.
+        CheckpointError: There is something at `folder` already.
         OSError: The files can't be written.
         TokenizerError: The tokenizer's can't, or transformers has none that does the same.
     """
-    if model.quantization is not None:
-        raise ConfigError(
-            f"the model has {model.quantization.bits} bits a weight, which no such folder holds; "
-            "write the one it was made from"
-        )
+    require_exportable(model)
     family: Family
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    if any(folder.iterdir()):
+        raise CheckpointError(f"{folder} is not empty; give a new folder")
     try:
         family = family_of(model.config)
     except ConfigError:

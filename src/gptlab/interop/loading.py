@@ -13,10 +13,6 @@ from gptlab.interop.huggingface import is_huggingface, read_document, read_huggi
 from gptlab.interop.nanogpt import nanogpt_tokenizer, read_nanogpt
 from gptlab.model import GPT
 from gptlab.tokenizer import Tokenizer, load_tokenizer
-from gptlab.tokenizer.load import Kind
-
-# Folders of the Llama family hold their tokenizer twice; the one that is run here comes first.
-_KINDS: tuple[Kind, ...] = ("default", "sentencepiece", "tiktoken")
 
 
 def load(
@@ -58,6 +54,7 @@ def load(
         model = read_huggingface(found, device=device, attention=attention)
         tokenizer = tokenizer or tokenizer_in(found)
     else:
+        checkpoint.require_language_model(found)
         checkpoint.verify(found)
         model = checkpoint.load_model(found, device=device, attention=attention)
         tokenizer = tokenizer or tokenizer_in(found)
@@ -83,27 +80,21 @@ def find_model(path: str | Path) -> Path:
     place = Path(path)
     if place.is_file() or is_huggingface(place):
         return place
-    try:
-        return checkpoint.find_checkpoint(place)
-    except CheckpointError:
-        if not hub.is_name(str(path)):
-            raise
-    return hub.download(str(path))
+    if hub.is_name(str(path)):
+        return hub.download(str(path))
+    return checkpoint.find_checkpoint(place)
 
 
 def tokenizer_in(folder: Path) -> Tokenizer:
-    """The tokenizer in a model's folder; of several, the one that gptlab itself runs.
+    """The tokenizer in a model's folder.
 
     Raises:
         CheckpointError: There is none that can be read.
     """
-    problems: list[TokenizerError] = []
-    for kind in _KINDS:
-        try:
-            return load_tokenizer(folder, kind=kind)
-        except TokenizerError as error:
-            problems.append(error)
-    raise CheckpointError(f"{folder} has no usable tokenizer: {problems[0]}; or name another one")
+    try:
+        return load_tokenizer(folder)
+    except TokenizerError as error:
+        raise CheckpointError(f"{folder} has no usable tokenizer: {error}") from None
 
 
 def family_name(found: Path) -> str:

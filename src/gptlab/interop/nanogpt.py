@@ -11,13 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gptlab.checkpoint.state_dict import load_pickle
 from gptlab.config import ModelConfig
 from gptlab.config.model import AttentionBackend
 from gptlab.errors import CheckpointError, ConfigError, TokenizerError
 from gptlab.interop.families import FAMILIES
 from gptlab.interop.forms import SAME
 from gptlab.interop.reading import read_model
-from gptlab.interop.stored import StoredTensors, load_pickle
+from gptlab.interop.stored import StoredTensors
 from gptlab.model import GPT
 from gptlab.tokenizer import Tokenizer, load_tokenizer
 

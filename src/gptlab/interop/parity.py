@@ -3,6 +3,7 @@
 Letters: B batch, T length, V vocabulary.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -42,6 +43,9 @@ def token_rows(config: ModelConfig) -> Iterator[Tensor]:
     """
     longest = min(config.seq_len, LONGEST)
     step = max(1, round(_GOLDEN * config.vocab_size))
+    while math.gcd(step, config.vocab_size) > 1:
+        # So that no id comes again before all have come.
+        step += 1
     start = 0
     for length in sorted({1, 2, min(7, longest), -(-longest // 2), longest} - {0}):
         if length > longest:

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from gptlab.checkpoint.models import fill, without_memory
+from gptlab.checkpoint.filling import fill, without_memory
 from gptlab.config import ModelConfig
 from gptlab.errors import CheckpointError
 from gptlab.interop.family import Family

@@ -12,11 +12,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import torch
 from torch import Tensor
 
+from gptlab.checkpoint.state_dict import is_state_dict, load_pickle
 from gptlab.checkpoint.tensors import TensorFile, taking
 from gptlab.errors import CheckpointError
 
@@ -60,35 +59,6 @@ def open_stored(folder: Path) -> Iterator[StoredTensors]:
             tensors |= found
             readers |= dict.fromkeys(found, read)
         yield StoredTensors(tensors, lambda name: readers[name](name), source)
-
-
-def has_weights(folder: Path) -> bool:
-    """Whether there are weights in `folder` that `open_stored` would try to read."""
-    return any((folder / f"{name}{end}").is_file() for name in FILES for end in ("", INDEX))
-
-
-def load_pickle(path: Path, *, mmap: bool = False) -> Any:
-    """What `torch.save` wrote, if that is made of tensors and plain values.
-
-    Args:
-        path: The file.
-        mmap: Leave tensors in the file until they are used.
-
-    Raises:
-        CheckpointError: It can't be read, or would call code.
-    """
-    try:
-        path.open("rb").close()
-    except OSError as error:
-        raise CheckpointError(f"{path} can't be read: {error.strerror}") from None
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap or None)
-    except Exception:
-        # An unpickler that meets a damaged or a hostile file may raise anything.
-        raise CheckpointError(
-            f"{path} is damaged, or holds more than tensors, which gptlab does not load; use "
-            "another file, best a .safetensors"
-        ) from None
 
 
 def _sources(folder: Path) -> tuple[Path, dict[Path, set[str] | None]]:
@@ -142,9 +112,7 @@ def _opened(file: Path, stack: ExitStack) -> tuple[Mapping[str, Tensor], Callabl
         opened = stack.enter_context(TensorFile(file))
         return opened.tensors, opened.read
     tensors = load_pickle(file)
-    if not isinstance(tensors, dict) or not all(
-        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in tensors.items()
-    ):
+    if not is_state_dict(tensors):
         raise CheckpointError(f"{file} holds no named tensors; use another file")
     likes = {name: tensor.to("meta") for name, tensor in tensors.items()}
     return likes, taking(tensors)

@@ -26,17 +26,29 @@ def is_installed() -> bool:
     return find_spec(NAME) is not None
 
 
-def read_by_transformers(folder: Path) -> Logits:
+def read_by_transformers(folder: Path, *, runs_module: bool) -> Logits:
     """What transformers computes of a folder, in float32.
 
-    A module that comes with the folder is run: it is gptlab's own, written a moment ago.
+    Args:
+        folder: Written a moment ago.
+        runs_module: Whether it runs the module in the folder, which is gptlab's own.
+
+    Raises:
+        ExportError: It can't read the folder.
     """
     with quiet():
         from transformers import AutoModelForCausalLM
 
-        model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=torch.float32, trust_remote_code=True, local_files_only=True
-        ).eval()
+        try:
+            model = AutoModelForCausalLM.from_pretrained(
+                folder, dtype=torch.float32, trust_remote_code=runs_module, local_files_only=True
+            ).eval()
+        except Exception as error:
+            # Whatever is wrong with a model, it may raise anything.
+            problem = _in_a_line(error)
+            raise ExportError(
+                f"transformers can't read what was written ({problem}); nothing was kept"
+            ) from error
 
     def logits(tokens: Tensor) -> Tensor:
         with quiet():
@@ -59,7 +71,7 @@ def check_tokenizer(folder: Path, tokenizer: Tokenizer) -> str | None:
             theirs = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         except Exception as error:
             # Whatever is wrong with a tokenizer, it may raise anything.
-            return f"transformers can't read the tokenizer: {str(error).splitlines()[0]}"
+            return f"transformers can't read the tokenizer: {_in_a_line(error)}"
     for text in _SAMPLES:
         found = theirs.encode(text, add_special_tokens=False, split_special_tokens=True)
         expected = tokenizer.encode(text)
@@ -69,3 +81,7 @@ def check_tokenizer(folder: Path, tokenizer: Tokenizer) -> str | None:
                 "nothing was kept"
             )
     return None
+
+
+def _in_a_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

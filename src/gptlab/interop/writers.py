@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from gptlab.checkpoint.models import load_state_dict
+from gptlab.checkpoint.state_dict import load_state_dict
 from gptlab.config import ModelConfig
 from gptlab.interop.gguf_architecture import architecture_of
 from gptlab.interop.gguf_file import Type, read_gguf, rounded, write_gguf
@@ -74,13 +74,14 @@ def _hf(task: Task, folder: Path) -> Written:
         "gptlab's reader": lambda: read_huggingface(folder).float()
     }
     notes: tuple[str, ...] = ()
-    if family.name == OWN_FAMILY:
+    is_own = family.name == OWN_FAMILY
+    if is_own:
         notes = (
             "transformers has no such models of its own: it needs trust_remote_code=True, and "
             "gptlab installed",
         )
     if is_installed():
-        readers[NAME] = lambda: read_by_transformers(folder)
+        readers[NAME] = lambda: read_by_transformers(folder, runs_module=is_own)
         problem = check_tokenizer(folder, task.tokenizer)
         notes += () if problem is None else (problem,)
     else:

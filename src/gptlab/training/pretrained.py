@@ -1,10 +1,9 @@
 """What a fine-tuning run begins with: a trained model and its tokenizer, as the run wants them."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from gptlab import interop
-from gptlab.checkpoint import add_special_tokens
+from gptlab.checkpoint import add_special_tokens, named_model
 from gptlab.checkpoint.adapters import fingerprint
 from gptlab.config import LoRA, ModelConfig, TrainConfig
 from gptlab.config.training import AUTO
@@ -33,9 +32,7 @@ def load_pretrained(config: TrainConfig) -> tuple[TrainConfig, Pretrained]:
         GptlabError: The model or a tokenizer is missing, damaged, or can't be what is asked for.
     """
     assert config.init_from is not None
-    named = Path(config.runs_dir, config.init_from)
-    is_name = named.exists() and not Path(config.init_from).exists()
-    model, own = interop.load(named if is_name else config.init_from)
+    model, own = interop.load(named_model(config.init_from, config.runs_dir))
     require_plain(model, "train")
     model.float()
     settings = _settings(config, model.config)
