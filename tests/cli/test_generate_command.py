@@ -71,6 +71,12 @@ def test_stop_is_not_printed(trained, command):
     assert out.rstrip("\n") == "The" + full[3:].partition(stop)[0]
 
 
+def test_special_tokens_count_if_allowed(trained, command):
+    argv = ("--prompt", "<EOS>" * 4, "--length", 10)
+    assert "note: 20 + 10 tokens" in command(main, *argv)[2]
+    assert "note:" not in command(main, *argv, "--allow_special")[2]
+
+
 def test_a_context_beyond_seq_len_is_said(trained, command):
     code, _, err = command(main, "--prompt", "The", "--length", 40)
     assert code == 0
