@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from jobs import run_job
 
 import gptlab
 from gptlab.checkpoint import find_checkpoint, load_tensors
@@ -481,3 +482,19 @@ def test_patience_ends_a_run(settings):
     result = train(settings(learning_rate=1e-9, max_steps=200, eval_steps=2, patience=2))
     assert result.steps < 200
     assert math.isfinite(result.best_eval_loss)
+
+
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_two_processes_learn_and_measure_what_one_does(settings, tmp_path, parallel):
+    config = settings(max_steps=4, eval_steps=2, experiment_name="two", parallel=parallel)
+    alone = train(config.replace(experiment_name="one", parallel="ddp")).path
+    given = {name: getattr(config, name) for name in config.model_fields_set}
+    script = f"import gptlab; gptlab.train(gptlab.TrainConfig(**{given!r}))"
+    for ended in run_job(tmp_path, size=2, script=script):
+        assert ended.code == 0, ended.errors
+    for one, two in zip(records(alone), records(tmp_path / "runs" / "two"), strict=True):
+        assert one.keys() == two.keys()
+        for name, value in one.items():
+            assert two[name] == (pytest.approx(value, rel=1e-3) if name != "split" else value)
+    for name, tensor in weights(alone).items():
+        assert torch.allclose(weights(tmp_path / "runs" / "two")[name], tensor, atol=1e-3), name
