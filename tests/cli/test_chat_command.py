@@ -5,16 +5,22 @@ import json
 import sys
 
 import pytest
+from transformers import AutoTokenizer
 
+import gptlab
 from gptlab.cli.chat_session import ChatSession
+from gptlab.cli.export import main as export
 from gptlab.cli.generate import main as generate
+from gptlab.cli.import_model import main as import_model
 from gptlab.cli.prepare import main as prepare
 from gptlab.cli.sampling_flags import SamplingFlags
+from gptlab.cli.tokenize import main as tokenize
 from gptlab.cli.train import main as train
 from gptlab.errors import ConfigError
 from gptlab.generation import Generator
+from gptlab.generation.chat import open_messages
 from gptlab.tokenizer import BPETokenizer
-from gptlab.tokenizer.chat import TEMPLATES, ChatEncoder
+from gptlab.tokenizer.chat import TEMPLATES, ChatEncoder, template_in
 
 SHAPE = ["--embed_dim", 32, "--num_layers", 2, "--n_heads", 2, "--seq_len", 48]
 TALKS = [("ping", "pong!"), ("who", "me and you")]
@@ -184,3 +190,28 @@ def test_one_turn_that_is_too_long_is_said(session):
 
 def test_the_template_of_a_run_is_found(place):
     assert Generator.load("runs/talk", device="cpu").chat_template == TEMPLATES["plain"]
+
+
+def test_the_template_stays_with_the_model(run, command, tmp_path, monkeypatch):
+    monkeypatch.chdir(run)
+    template = template_in(next((run / "runs" / "talk").glob("last-*")))
+    assert template is not None
+    flags = ("--device", "cpu")
+    made = {
+        "small": (export, "talk", "--quantize", "int8", "--data", "talk.jsonl", *flags),
+        "hf": (export, "talk", "--format", "hf"),
+        "imported": (import_model, tmp_path / "hf"),
+    }
+    for name, (main, *argv) in made.items():
+        code, _, err = command(main, *argv, "--output", tmp_path / name)
+        assert (code, err) == (0, "")
+        assert template_in(tmp_path / name) == template
+    argv = ["--tokenizer", "runs/talk", "--special", "<new>", "--output", tmp_path / "more"]
+    code, _, err = command(tokenize, *argv)
+    assert (code, err) == (0, "")
+    assert template_in(tmp_path / "more") == template
+    messages = [{"role": "user", "content": "ping"}]
+    theirs = AutoTokenizer.from_pretrained(tmp_path / "hf")
+    text = theirs.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    encoder = ChatEncoder(template, gptlab.load_tokenizer(tmp_path / "hf"))
+    assert encoder.text(open_messages(messages), generation_prompt=True) == text

@@ -205,3 +205,11 @@ def test_beams_find_one_text(trained, command):
     assert code == 2
     assert "--num_beams is 2, but beam search finds one text" in err
     assert "leave out --num_samples" in err
+
+
+@pytest.mark.parametrize("name", ["tiny/best", "runs/tiny/last", "tiny"])
+def test_a_model_of_a_run_by_its_name(trained, command, name):
+    code, out, err = command(main, "--model_path", name, "--prompt", "The", "--length", 2)
+    assert code == 0
+    assert err.startswith("model: runs/tiny/")
+    assert out.startswith("The")

@@ -12,14 +12,16 @@ import torch
 
 import gptlab
 from gptlab.checkpoint import load_state_dict
-from gptlab.config import ModelConfig
+from gptlab.config import HeadSettings, LoRA, ModelConfig
 from gptlab.errors import CheckpointError, ConfigError, ExportError
+from gptlab.interop import write_huggingface
 from gptlab.interop import writers as module
 from gptlab.interop.export import export
 from gptlab.interop.gguf_file import read_gguf
 from gptlab.interop.onnx_graph import read_onnx
 from gptlab.interop.parity import require_parity, token_rows
-from gptlab.model import GPT, quantize
+from gptlab.model import GPT, add_lora, quantize
+from gptlab.model.heads import add_head
 from gptlab.tokenizer import BPETokenizer
 
 TOKENIZER = gptlab.train_bpe(
@@ -240,6 +242,28 @@ def test_rows_are_of_all_lengths_and_all_ids():
     for seq_len in (1, 2, 3):
         rows = list(token_rows(ModelConfig(**{**BASE, "seq_len": seq_len})))
         assert {row.shape[1] for row in rows} == {1, 2, seq_len} - ({2} if seq_len == 1 else set())
+
+
+@pytest.mark.parametrize("vocab_size", [32_000, 50_000, 50_257, 1])
+def test_no_id_comes_again_before_all_have_come(vocab_size):
+    config = ModelConfig(**{**BASE, "vocab_size": vocab_size, "seq_len": 1024})
+    ids = [int(i) for row in token_rows(config) for i in row.flatten()]
+    assert len(set(ids)) == min(len(ids), vocab_size)
+
+
+@pytest.mark.parametrize("write", ["export", "write_huggingface"])
+def test_models_with_adapters_or_a_head_are_refused(tmp_path, write):
+    lora = LoRA(rank=2, alpha=4, modules=("o_proj",), vocab_size=270, fingerprint="")
+    adapted, headed = make(**LLAMA), make(**LLAMA)
+    add_lora(adapted, lora, seed=0)
+    add_head(headed, HeadSettings(head="regression"))
+    for model, words in ((adapted, "has adapters beside"), (headed, "has a regression head")):
+        with pytest.raises(ConfigError, match=words):
+            if write == "export":
+                export(model, TOKENIZER, tmp_path / "out", format="pth")
+            else:
+                write_huggingface(tmp_path / "out", model, TOKENIZER)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_no_number_is_no_parity():

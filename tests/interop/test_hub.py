@@ -51,6 +51,8 @@ def test_a_name_is_downloaded_and_read(tmp_path, monkeypatch):
 
 def test_pickles_are_taken_only_where_there_is_nothing_else(tmp_path, monkeypatch):
     asked = answer(monkeypatch, tmp_path)
+    # An index, which comes with the settings, is no weights.
+    (tmp_path / "pytorch_model.bin.index.json").write_text("{}")
     assert hub.download("org/name") == tmp_path
     assert [entry["allow_patterns"][-1] for entry in asked] == [
         "model*.safetensors",

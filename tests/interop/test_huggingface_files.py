@@ -310,3 +310,9 @@ def test_old_and_new_spellings_of_rotary_positions():
     first, second = (read_settings(FAMILIES["gpt_neox"], {**SHAPE, **how}) for how in (old, new))
     assert first == second
     assert (first.rope_theta, first.rotary_share) == (500.0, 0.3)
+
+
+def test_millions_of_layers_are_refused_before_they_are_made(llama):
+    change(llama, num_hidden_layers=10**9)
+    with pytest.raises(CheckpointError, match=r"lacks the tensor 'model\.layers\.2\."):
+        read_huggingface(llama)

@@ -8,8 +8,9 @@ import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 import gptlab
-from gptlab.checkpoint import verify
+from gptlab.checkpoint import load_tensors, verify
 from gptlab.cli import eval as eval_command
+from gptlab.cli import export as export_command
 from gptlab.cli import generate, import_model, tokenize
 from gptlab.errors import CheckpointError, ConfigError
 from gptlab.interop import find_model, read_huggingface, write_huggingface
@@ -58,6 +59,18 @@ def test_commands_take_its_folder(llama, command):
     code, _, err = command(eval_command.main, "llama", *FLAGS)
     assert code == 2
     assert "lies in no run" in err
+
+
+def test_its_weights_in_fewer_bits(llama, command):
+    (llama / "model.safetensors").rename(llama / "model-00001-of-00001.safetensors")
+    names = [*load_tensors(llama / "model-00001-of-00001.safetensors")]
+    index = {"weight_map": dict.fromkeys(names, "model-00001-of-00001.safetensors")}
+    (llama / "model.safetensors.index.json").write_text(json.dumps(index))
+    argv = ["llama", "--quantize", "int8", "--output", "small", "--data", "text.txt", *FLAGS]
+    code, out, err = command(export_command.main, *argv)
+    assert (code, err) == (0, "")
+    assert "written to" in out
+    assert gptlab.load("small")[0].quantization is not None
 
 
 def test_special_tokens_for_it(llama, command):

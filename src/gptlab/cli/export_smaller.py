@@ -101,8 +101,12 @@ def _size_rows(subject: "Subject", smaller: "Subject") -> list[Row]:
     from gptlab.checkpoint.files import WEIGHTS
     from gptlab.evaluation.weight_error import weight_error
 
-    before = sum(tensor.nbytes for tensor in subject.model.state_dict().values())
-    after = (smaller.folder / WEIGHTS).stat().st_size
+    file, after = subject.folder / WEIGHTS, (smaller.folder / WEIGHTS).stat().st_size
+    if file.is_file():
+        before = file.stat().st_size
+    else:
+        # In several files, or in one of another tool.
+        before = sum(tensor.nbytes for tensor in subject.model.state_dict().values())
     error = weight_error(smaller.model, of=subject.model)
     return [
         ("model", str(subject.folder)),

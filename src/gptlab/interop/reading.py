@@ -1,5 +1,6 @@
 """A model of ours from stored tensors of a family, which are first held against its settings."""
 
+import re
 from pathlib import Path
 
 import torch
@@ -12,6 +13,7 @@ from gptlab.interop.family import Family
 from gptlab.interop.stored import StoredTensors
 from gptlab.model import GPT
 
+_NUMBER = re.compile(r"(?:^|\.)(\d{1,9})\.")
 _FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -35,7 +37,9 @@ def read_model(
     Raises:
         CheckpointError: A tensor is missing, unknown, or of another shape or kind of number.
     """
-    model = without_memory(config)
+    # What says that there are millions of layers is refused at the first one that is not there.
+    layers = min(config.num_layers, _layers(stored) + 1)
+    model = without_memory(config.replace(num_layers=layers))
     names = _fitting_names(family, model, stored, settings)
     model.to(_common_type([stored.tensors[name] for name in names.values()], stored.source))
 
@@ -44,6 +48,12 @@ def read_model(
         return form.to_ours([stored.read(names[one]) for one in theirs], config)
 
     return fill(model, read, device=device)
+
+
+def _layers(stored: StoredTensors) -> int:
+    """How many layers there are tensors of, by their names."""
+    numbers = [int(number) for name in stored.tensors for number in _NUMBER.findall(name)]
+    return max(numbers, default=-1) + 1
 
 
 def _fitting_names(
