@@ -198,7 +198,7 @@ def test_the_template_stays_with_the_model(run, command, tmp_path, monkeypatch):
     assert template is not None
     flags = ("--device", "cpu")
     made = {
-        "small": (export, "talk", "--quantize", "int8", "--data", "talk.jsonl", *flags),
+        "small": (export, "talk", "--precision", "bf16", *flags),
         "hf": (export, "talk", "--format", "hf"),
         "imported": (import_model, tmp_path / "hf"),
     }

@@ -251,7 +251,14 @@ def test_no_id_comes_again_before_all_have_come(vocab_size):
     assert len(set(ids)) == min(len(ids), vocab_size)
 
 
-@pytest.mark.parametrize("write", ["export", "write_huggingface"])
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda model, folder: export(model, TOKENIZER, folder, format="pth"),
+        lambda model, folder: write_huggingface(folder, model, TOKENIZER),
+    ],
+    ids=["export", "write_huggingface"],
+)
 def test_models_with_adapters_or_a_head_are_refused(tmp_path, write):
     lora = LoRA(rank=2, alpha=4, modules=("o_proj",), vocab_size=270, fingerprint="")
     adapted, headed = make(**LLAMA), make(**LLAMA)
@@ -259,10 +266,7 @@ def test_models_with_adapters_or_a_head_are_refused(tmp_path, write):
     add_head(headed, HeadSettings(head="regression"))
     for model, words in ((adapted, "has adapters beside"), (headed, "has a regression head")):
         with pytest.raises(ConfigError, match=words):
-            if write == "export":
-                export(model, TOKENIZER, tmp_path / "out", format="pth")
-            else:
-                write_huggingface(tmp_path / "out", model, TOKENIZER)
+            write(model, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 
