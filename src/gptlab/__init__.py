@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from gptlab.generation import Generator, Request, Scheduler
     from gptlab.interop import load
     from gptlab.model import GPT
-    from gptlab.model.heads import EmptyHead, Head
+    from gptlab.model.head import EmptyHead, Head
     from gptlab.model.quantize import quantize
     from gptlab.prediction import ModelWithHead
     from gptlab.tokenizer import BPETokenizer, Tokenizer, load_tokenizer, train_bpe
@@ -74,7 +74,7 @@ _HOMES = {
     "gptlab.generation": ("Generator", "Request", "Scheduler"),
     "gptlab.interop": ("load",),
     "gptlab.model": ("GPT",),
-    "gptlab.model.heads": ("EmptyHead", "Head"),
+    "gptlab.model.head": ("EmptyHead", "Head"),
     "gptlab.model.quantize": ("quantize",),
     "gptlab.prediction": ("ModelWithHead",),
     "gptlab.tokenizer": ("BPETokenizer", "Tokenizer", "load_tokenizer", "train_bpe"),

@@ -7,7 +7,7 @@ import torch
 
 import gptlab
 from gptlab.cli.predict import main
-from gptlab.model.heads import EmptyHead
+from gptlab.model.head import EmptyHead
 
 SHAPE = {"embed_dim": 16, "num_layers": 1, "n_heads": 2, "seq_len": 24, "vocab_size": 260}
 HEADS = {

@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 from gptlab.config import HeadSettings, ModelConfig, OptimizerConfig
+from gptlab.config.heads import IGNORED
 from gptlab.errors import ConfigError
 from gptlab.model import GPT
-from gptlab.model.heads import HEADS, IGNORED, EmptyHead, add_head, pooled
+from gptlab.model.head import EmptyHead
+from gptlab.model.heads import HEADS, add_head, pooled
 from gptlab.training.optimizers import make_optimizers
 from gptlab.training.optimizers.groups import group_parameters
 

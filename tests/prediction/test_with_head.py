@@ -8,7 +8,7 @@ import torch
 import gptlab
 from gptlab.config import ModelConfig
 from gptlab.errors import CheckpointError, ConfigError
-from gptlab.model.heads import EmptyHead
+from gptlab.model.head import EmptyHead
 from gptlab.prediction import ModelWithHead
 from gptlab.tokenizer import BPETokenizer
 

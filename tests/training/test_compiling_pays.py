@@ -10,8 +10,8 @@ import gptlab
 from gptlab.training import compiling
 from gptlab.training.beginning import choose_computation
 from gptlab.training.compiling import forward_and_cost
+from gptlab.training.cost import Cost, probe, quick_probe
 from gptlab.training.machine import remember
-from gptlab.training.plan import Cost, probe, quick_probe
 from gptlab.training.session import open_session
 
 
@@ -144,7 +144,7 @@ def test_attention_is_as_the_state_says(session, attention):
 
 
 def test_a_quick_probe_estimates_the_whole(session, monkeypatch):
-    monkeypatch.setattr("gptlab.training.plan._QUICK_SECONDS", 0.0)
+    monkeypatch.setattr("gptlab.training.cost._QUICK_SECONDS", 0.0)
     estimate, whole = quick_probe(session), probe(session, session.module)
     assert estimate.seconds > 0
     assert estimate.peak_bytes >= whole.peak_bytes // 2

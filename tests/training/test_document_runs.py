@@ -8,10 +8,10 @@ from gptlab.config import ModelConfig
 from gptlab.data import Batch
 from gptlab.model import GPT
 from gptlab.training import train
+from gptlab.training.cost import probe
 from gptlab.training.loader import DeviceBatch
 from gptlab.training.metrics import read_metrics
 from gptlab.training.objective import Objective
-from gptlab.training.plan import probe
 from gptlab.training.precision import choose_arithmetic
 from gptlab.training.session import open_session
 from gptlab.training.step import train_step

@@ -15,7 +15,7 @@ import gptlab
 from gptlab.checkpoint import find_checkpoint, load_tensors
 from gptlab.config import TrainConfig
 from gptlab.errors import CheckpointError, ConfigError, DataError
-from gptlab.model.heads import EmptyHead
+from gptlab.model.head import EmptyHead
 from gptlab.prediction import ModelWithHead
 from gptlab.training import head_evaluation, loop, train
 from gptlab.training.metrics import MEASURED, read_metrics

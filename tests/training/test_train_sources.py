@@ -13,9 +13,10 @@ from gptlab.data import WindowSampler, shards
 from gptlab.errors import ConfigError, DataError
 from gptlab.tokenizer import BPETokenizer
 from gptlab.training import loop, train
+from gptlab.training.cost import Cost
 from gptlab.training.inputs import Inputs, load_inputs
 from gptlab.training.metrics import read_metrics
-from gptlab.training.plan import Cost, describe
+from gptlab.training.plan import describe
 from gptlab.training.session import open_session
 from gptlab.training.sources import weighted_paths
 

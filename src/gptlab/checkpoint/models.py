@@ -26,7 +26,8 @@ from gptlab.config import HeadSettings, LoRA, ModelConfig, Quantization
 from gptlab.config.model import AttentionBackend
 from gptlab.errors import CheckpointError, ConfigError, TokenizerError
 from gptlab.model import GPT, add_lora, merged
-from gptlab.model.heads import Head, add_head, head_class
+from gptlab.model.head import Head
+from gptlab.model.heads import add_head, head_class
 from gptlab.model.lora import is_adapter
 from gptlab.model.quantize import replace_matrices
 from gptlab.tokenizer import Tokenizer, load_tokenizer

@@ -16,7 +16,7 @@ from gptlab.errors import ConfigError
 from gptlab.model.attention import Context
 from gptlab.model.blocks import Block, make_norm
 from gptlab.model.cache import KVCache, LayerCache
-from gptlab.model.heads import Head
+from gptlab.model.head import Head
 from gptlab.model.init import initialise
 from gptlab.model.linear import Embedding, Linear
 from gptlab.model.positions import (

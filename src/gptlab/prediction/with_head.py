@@ -18,7 +18,8 @@ from gptlab.config.heads import OWN
 from gptlab.config.model import AttentionBackend
 from gptlab.errors import CheckpointError, ConfigError
 from gptlab.model import GPT
-from gptlab.model.heads import Head, add_head
+from gptlab.model.head import Head
+from gptlab.model.heads import add_head
 from gptlab.prediction.continuation import continue_texts
 from gptlab.tokenizer import Tokenizer
 from gptlab.tokenizer.words import EncodedText, encode_text, encode_words

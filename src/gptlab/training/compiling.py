@@ -7,10 +7,11 @@ import torch
 from torch import nn
 
 from gptlab.errors import BackendError
+from gptlab.training.cost import Cost, probe, quick_probe
 from gptlab.training.dtensors import is_sharded
 from gptlab.training.machine import recalled, remember
 from gptlab.training.objective import Forward
-from gptlab.training.plan import Cost, probe, quick_probe, run_seconds
+from gptlab.training.plan import run_seconds
 from gptlab.training.ranks import Ranks
 from gptlab.training.session import Session
 from gptlab.training.tuning import is_positive

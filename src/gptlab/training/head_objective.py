@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gptlab.errors import ConfigError
 from gptlab.model import GPT
-from gptlab.model.heads import Head
+from gptlab.model.head import Head
 from gptlab.training.loader import DeviceBatch
 from gptlab.training.losses import LossSums, weighted_sum
 from gptlab.training.objective import Objective

@@ -7,7 +7,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from gptlab.config import TrainConfig
-from gptlab.model.heads import Head
+from gptlab.model.head import Head
 from gptlab.training.beginning import begun, choose_computation
 from gptlab.training.checkpoints import Saver, is_checkpoint_due
 from gptlab.training.determinism import deterministic

@@ -10,7 +10,7 @@ from gptlab.data.labelled import LabelledSampler
 from gptlab.data.mixture import MixedSampler
 from gptlab.data.sampler import Sampler
 from gptlab.model import GPT
-from gptlab.model.heads import Head
+from gptlab.model.head import Head
 from gptlab.tokenizer import Tokenizer
 from gptlab.training.head_objective import HeadObjective
 from gptlab.training.inputs import Inputs, load_inputs

@@ -1,92 +1,19 @@
 """What a run will do, and what it will cost, before it does it."""
 
 import math
-import time
 from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import dataclass
 
 from gptlab.config import TrainConfig
 from gptlab.data.text_size import MeasuredDataset
-from gptlab.training.memory import peak_memory, restart_peak
-from gptlab.training.micro_batches import split
-from gptlab.training.objective import Forward
-from gptlab.training.parallelism import synchronised
+from gptlab.training.cost import Cost, learning_size
 from gptlab.training.peak import peak_flops
 from gptlab.training.session import Session
-from gptlab.training.state import learning
 
-# Share of a part's windows that are tried out, one of so many.
-_TRIED = 8
-_QUICK_SECONDS = 0.5
 # A forward pass is about a third of a training step's work.
 _FORWARD_SHARE = 1 / 3
 # From this share of a run's time on, evaluations are worth a word.
 _MUCH = 0.1
 _FEW_LABELS = 5
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What a training step takes."""
-
-    seconds: float
-    peak_bytes: int
-    """Most memory in use while it computes: on a CPU, of the whole process."""
-
-
-def probe(
-    session: Session, forward: Forward, *, rows: int | None = None, travels: bool = True
-) -> Cost:
-    """The cost of a training step, from two that leave no trace.
-
-    Args:
-        session: The run.
-        forward: Its objective, as it is computed.
-        rows: How many of the batch's windows to compute at once; those of a part if not given.
-        travels: Whether gradients go from process to process, as in the last part of a step.
-    """
-    batch = session.batch(0)
-    if rows is None:
-        part, share = split(batch, session.parts)[0], session.parts
-    else:
-        part, share = batch.each(lambda tensor: tensor[:rows]), 1
-    seconds = 0.0
-    try:
-        for _ in range(2):
-            start = time.perf_counter()
-            with synchronised(session.module, last=travels):
-                sums = forward(part)
-                (sums.objective / sums.weight).backward()  # type: ignore[no-untyped-call]
-            sums.objective.item()
-            session.model.zero_grad(set_to_none=True)
-            seconds = time.perf_counter() - start
-    finally:
-        session.model.zero_grad(set_to_none=True)
-    return Cost(seconds * share, peak_memory(session.arithmetic.device))
-
-
-def quick_probe(session: Session) -> Cost:
-    """What `probe` finds of the plain forward pass; where that would take long, an estimate of it.
-
-    The estimate is from a few of a part's windows.
-    """
-    module, device = session.module, session.arithmetic.device
-    if device.type != "cpu" or session.ranks.size > 1:
-        # Fast, or many that must do alike.
-        return probe(session, module)
-    rows = -(-session.config.batch_size // session.ranks.size // session.parts)
-    few = -(-rows // _TRIED)
-    before = peak_memory(device)
-    with suppress(OSError):
-        before = restart_peak(device)
-    cost = probe(session, module, rows=few)
-    seconds = cost.seconds * rows * session.parts / few
-    if seconds < _QUICK_SECONDS:
-        return probe(session, module)
-    gradients = 4 * _learning(session)
-    activations = max(0, cost.peak_bytes - before - gradients)
-    return Cost(seconds, cost.peak_bytes + activations * (rows - few) // few)
 
 
 def describe(session: Session, cost: Cost) -> str:
@@ -143,7 +70,7 @@ def describe_labelled(session: Session, cost: Cost) -> str:
 def _model(session: Session) -> str:
     config, parameters = session.config, session.model.num_parameters()
     kind = f"{config.num_layers} layers, width {config.embed_dim}, {config.n_heads} heads"
-    learn = _learning(session)
+    learn = learning_size(session)
     part = "" if learn == parameters else f", of which {learn:,} learn"
     return f"model    {parameters:,} parameters{part}: {kind}, vocabulary {config.vocab_size:,}"
 
@@ -279,7 +206,7 @@ def run_seconds(session: Session, cost: Cost) -> float:
 
 def _speed(session: Session, cost: Cost) -> str:
     speed = session.tokens_per_step / cost.seconds
-    if _learning(session) < session.model.num_parameters():
+    if learning_size(session) < session.model.num_parameters():
         # Gradients that nobody computes are no use of the processor.
         return f"{speed:,.0f} tokens/s"
     peak = peak_flops(session.arithmetic, devices=session.ranks.size)
@@ -298,13 +225,8 @@ def later_memory(session: Session) -> int:
     copies = 2 + (config.ema_decay is not None)
     is_in_parts = config.micro_batch_size or config.gradient_accumulation_steps
     copies += is_in_parts is not None
-    size = 4 * copies * _learning(session)
+    size = 4 * copies * learning_size(session)
     return size // session.ranks.size if config.parallel == "fsdp" else size
-
-
-def _learning(session: Session) -> int:
-    """How many numbers training changes."""
-    return sum(parameter.numel() for parameter in learning(session.model).values())
 
 
 def _duration(seconds: float) -> str:

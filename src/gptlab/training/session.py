@@ -24,7 +24,8 @@ from gptlab.data import WindowSampler
 from gptlab.data.sampler import Sampler
 from gptlab.errors import ConfigError
 from gptlab.model import GPT
-from gptlab.model.heads import Head, add_head, head_class
+from gptlab.model.head import Head
+from gptlab.model.heads import add_head, head_class
 from gptlab.tokenizer import load_tokenizer
 from gptlab.training.allocation import keep_freed_memory, prefer_huge_pages
 from gptlab.training.inputs import Inputs
