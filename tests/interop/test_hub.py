@@ -63,10 +63,10 @@ def test_pickles_are_taken_only_where_there_is_nothing_else(tmp_path, monkeypatc
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (RepositoryNotFoundError, "the model 'org/x' is not there; check the name"),
-        (GatedRepoError, "is given only to those who agreed to its terms"),
-        (LocalEntryNotFoundError, "can't be had, as the hub can't be reached; go online"),
-        (RuntimeError, "the model 'org/x' can't be had: no"),
+        (RepositoryNotFoundError, "hub: it has none of this name"),
+        (GatedRepoError, "hub: it gives this one to those who agreed to its terms"),
+        (LocalEntryNotFoundError, "hub: it can't be reached; go online"),
+        (RuntimeError, "hub: it does not give this one: no"),
     ],
 )
 def test_what_the_hub_does_not_give(tmp_path, monkeypatch, error, words):
@@ -74,7 +74,7 @@ def test_what_the_hub_does_not_give(tmp_path, monkeypatch, error, words):
     answer(monkeypatch, error_of(error))
     with pytest.raises(CheckpointError) as caught:
         gptlab.load("org/x")
-    assert str(caught.value).startswith("there is no folder 'org/x', and on Hugging Face's hub")
+    assert str(caught.value).startswith("org/x does not exist; give a run, a checkpoint")
     assert words in str(caught.value)
 
 

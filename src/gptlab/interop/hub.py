@@ -35,10 +35,7 @@ def download(name: str) -> Path:
             RepositoryNotFoundError,
         )
     except ImportError:
-        raise CheckpointError(
-            f"there is no folder '{name}', and taking a model of that name from Hugging Face's hub "
-            'needs huggingface_hub: pip install "gptlab[hf]"'
-        ) from None
+        raise _not_found(name, 'for that, pip install "gptlab[hf]"') from None
     try:
         for weights in _WEIGHTS:
             folder = Path(
@@ -50,14 +47,19 @@ def download(name: str) -> Path:
                 break
         return folder
     except GatedRepoError:
-        problem = "is given only to those who agreed to its terms; do so there, then hf auth login"
+        problem = "it gives this one to those who agreed to its terms; do so, then hf auth login"
     except RepositoryNotFoundError:
-        problem = "is not there; check the name"
+        problem = "it has none of this name"
     except LocalEntryNotFoundError:
-        problem = "can't be had, as the hub can't be reached; go online, or give a folder"
+        problem = "it can't be reached; go online"
     except Exception as error:
         # Its HTTP client may raise anything.
-        problem = f"can't be had: {' '.join(str(error).split())[:200]}"
-    raise CheckpointError(
-        f"there is no folder '{name}', and on Hugging Face's hub the model '{name}' {problem}"
+        problem = f"it does not give this one: {' '.join(str(error).split())[:200]}"
+    raise _not_found(name, problem)
+
+
+def _not_found(name: str, problem: str) -> CheckpointError:
+    return CheckpointError(
+        f"{name} does not exist; give a run, a checkpoint folder, or a model's folder, file or name "
+        f"on Hugging Face's hub: {problem}"
     )
