@@ -98,7 +98,10 @@ def test_a_context_beyond_seq_len_is_said(trained, command):
         (["--embed_dim", 32], "--embed_dim 16"),
         (["--num_layers", 2], "--num_layers 1"),
         (["--vocab_size", 300], "--vocab_size 270"),
-        (["--tokenizer_path", "other"], "tokenizer other has 272 tokens, but the model knows 270"),
+        (
+            ["--tokenizer_path", "other"],
+            "tokenizer of other has 272 tokens, but the model",
+        ),
         (["--tokenizer_path", "missing"], "missing"),
         (["--temperature", -1], "temperature"),
         (["--top_p", 1.5], "top_p"),

@@ -59,27 +59,23 @@ def load_model(choice: ModelChoice) -> "tuple[GPT, Tokenizer]":
         ConfigError: A shape or a tokenizer is missing, or does not fit.
     """
     from gptlab import checkpoint, interop
+    from gptlab.interop.loading import require_ids
     from gptlab.interop.nanogpt import is_nanogpt
     from gptlab.tokenizer import load_tokenizer
     from gptlab.training.precision import choose_device
 
     device = choose_device(choice.device)
     path = model_path(choice)
-    given = None if choice.tokenizer_path is None else load_tokenizer(choice.tokenizer_path)
     if path.is_file() and not is_nanogpt(path):
         model = checkpoint.load_state_dict(path, _config_of_state_dict(choice, path), device=device)
-        tokenizer = given or _tokenizer_beside(path)
+        named = choice.tokenizer_path
+        tokenizer = _tokenizer_beside(path) if named is None else load_tokenizer(named)
+        require_ids(tokenizer, model, of=named or path)
     else:
         found = interop.find_model(path)
         print(f"model: {found}", file=sys.stderr)
-        model, tokenizer = interop.load(found, device=device, tokenizer=given)
+        model, tokenizer = interop.load(found, device=device, tokenizer=choice.tokenizer_path)
         _check(choice, model.config, path)
-    # One with fewer is that of a model with rows to spare, whose ids are never drawn.
-    if tokenizer.vocab_size > model.config.vocab_size:
-        raise ConfigError(
-            f"tokenizer {choice.tokenizer_path or path} has {tokenizer.vocab_size} tokens, but the "
-            f"model knows {model.config.vocab_size}; give the tokenizer it was trained with"
-        )
     return model, tokenizer
 
 

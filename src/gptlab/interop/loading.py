@@ -44,6 +44,7 @@ def load(
         TokenizerError: There is no tokenizer where `tokenizer` says.
     """
     is_named = tokenizer is not None
+    name = tokenizer if isinstance(tokenizer, str | Path) else None
     if isinstance(tokenizer, str | Path):
         tokenizer = load_tokenizer(tokenizer)
     found = find_model(path)
@@ -61,12 +62,21 @@ def load(
     if adapter is not None:
         model, theirs = checkpoint.with_adapter(model, adapter)
         tokenizer = tokenizer if is_named else theirs
+    require_ids(tokenizer, model, of=path if name is None else name)
+    return model, tokenizer
+
+
+def require_ids(tokenizer: Tokenizer, model: GPT, *, of: str | Path) -> None:
+    """Refuse a tokenizer with more ids than the model; one with fewer leaves rows without use.
+
+    Raises:
+        ConfigError: It has; `of` names where it is from.
+    """
     if tokenizer.vocab_size > model.config.vocab_size:
         raise ConfigError(
-            f"the tokenizer of {path} has {tokenizer.vocab_size} tokens, but the model knows "
+            f"the tokenizer of {of} has {tokenizer.vocab_size} tokens, but the model knows "
             f"{model.config.vocab_size}; give the tokenizer that it was trained with"
         )
-    return model, tokenizer
 
 
 def find_model(path: str | Path) -> Path:
