@@ -61,6 +61,6 @@ def download(name: str) -> Path:
 
 def _not_found(name: str, problem: str) -> CheckpointError:
     return CheckpointError(
-        f"{name} does not exist; give a run, a checkpoint folder, or a model's folder, file or name "
+        f"{name} does not exist; give a run, a checkpoint folder, or a folder, file or name "
         f"on Hugging Face's hub: {problem}"
     )
