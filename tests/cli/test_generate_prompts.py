@@ -165,9 +165,8 @@ def test_a_run_is_found_by_its_name(trained, command, says):
     assert f"model: runs/{trained.name}/" in err
     code, _, err = command(main, "--model_path", "tni")
     assert code == 2
-    assert err.endswith(
-        "there is no run 'tni', neither in runs nor as a folder; runs in runs: tiny\n"
-    )
+    assert "tni does not exist; give a run, a checkpoint folder" in err
+    assert err.endswith("; runs in runs: tiny\n")
 
 
 def test_what_becomes_of_a_long_context_is_said(trained, command, says):

@@ -60,7 +60,7 @@ def test_training_data_has_at_least_one_name(bad):
 def test_documents_are_kept_apart_only_if_asked_for():
     config = TrainConfig().part(DatasetConfig)
     assert (config.document_mask, config.reset_positions) == (None, None)
-    assert DatasetConfig(reset_positions=True).document_mask is False
+    assert DatasetConfig(reset_positions=True).document_mask is None
 
 
 def test_settings_are_frozen():

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from pydantic import PositiveInt
 
 from gptlab.cli.flags import CommandLine
-from gptlab.cli.plot import find_run
+from gptlab.cli.plot import find_run, known_runs
 from gptlab.config import ModelConfig
 from gptlab.config.model import Activation, Norm, Positions
 from gptlab.errors import CheckpointError, ConfigError
@@ -92,8 +92,14 @@ def model_path(choice: ModelChoice) -> Path:
     from gptlab.interop import hub
 
     path = named_model(choice.model_path, runs)
-    is_there = path.exists() or (path.parent.is_dir() and path.parent != Path())
-    return path if is_there or hub.is_name(choice.model_path) else find_run(choice.model_path, runs)
+    if path.exists() or (path.parent.is_dir() and path.parent != Path()):
+        return path
+    if not hub.is_name(choice.model_path):
+        return find_run(choice.model_path, runs)
+    try:
+        return hub.download(choice.model_path)
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}{known_runs(runs)}") from None
 
 
 def newest_run(runs: Path) -> Path:

@@ -60,11 +60,15 @@ def find_run(name: str, runs: Path) -> Path:
     for folder in (runs / name, Path(name)):
         if folder.is_dir():
             return folder
+    known = known_runs(runs)
+    raise ConfigError(f"there is no run '{name}', neither in {runs} nor as a folder{known}")
+
+
+def known_runs(runs: Path) -> str:
+    """The names in `runs`, as the end of a message; nothing where there are none."""
     there = sorted(path.name for path in runs.glob("[!.]*") if path.is_dir())
     known = f"; runs in {runs}: {', '.join(there[:_FEW])}" if there else ""
-    if len(there) > _FEW:
-        known += f" and {len(there) - _FEW} more"
-    raise ConfigError(f"there is no run '{name}', neither in {runs} nor as a folder{known}")
+    return known + (f" and {len(there) - _FEW} more" if len(there) > _FEW else "")
 
 
 if __name__ == "__main__":
