@@ -60,11 +60,6 @@ def download(name: str) -> Path:
 
 def _not_found(name: str, problem: str) -> CheckpointError:
     return CheckpointError(
-<<<<<<< HEAD
-        f"{name} does not exist; give a run, a checkpoint folder, or a model's folder, file or "
-        f"name on Hugging Face's hub: {problem}"
-=======
         f"{name} does not exist; give a run, a checkpoint folder, or a folder, file or name "
         f"on Hugging Face's hub: {problem}"
->>>>>>> w8-import
     )
