@@ -160,6 +160,8 @@ def test_a_model_file_with_tokens_that_were_added(others, tmp_path):
     assert tokenizer.encode_to_array(text).tolist() == plain
     assert tokenizer.decode([600, *bare.encode("a b"), 601]) == "<|im_start|> a b<|im_end|>"
     assert tokenizer.decode([*bare.encode("a b"), 601]) == "a b<|im_end|>"
+    assert tokenizer.decode([600, *bare.encode("  a")]) == "<|im_start|>   a"
+    assert tokenizer.decode([600, 1, *bare.encode("a")]) == "<|im_start|> a"
     assert tokenizer.token_bytes(601) == b"<|im_end|>"
     for unknown in (602, 604):
         with pytest.raises(TokenizerError, match=f"id {unknown} is not in the vocabulary"):

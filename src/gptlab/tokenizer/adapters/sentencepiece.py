@@ -78,6 +78,9 @@ class SentencePieceTokenizer:
         self._special_ids = {content: token_id for token_id, content in sorted(special)}
         self._names = {token.id: token.content for token in self._added}
         self._roles = dict(roles or {})
+        # Where it puts a space in front of a text, it takes one away from what it decodes.
+        first = next(iter(self._processor.encode("a", out_type=str)), "")
+        self._loses_space = first.startswith(SPACE_MARK)
         self._metaspace = metaspace
         self._mark_ids = _mark_ids(self._processor if metaspace is None else None)
 
@@ -223,7 +226,7 @@ class SentencePieceTokenizer:
             raise unknown_id(unknown[0], self.vocab_size)
         text = str(self._processor.decode(ids))
         begins = next((i for i in ids if not self._processor.is_control(i)), None)
-        if is_first or begins is None or text.startswith(" "):
+        if is_first or begins is None or not self._loses_space:
             return text
         return " " + text if self._processor.id_to_piece(begins).startswith(SPACE_MARK) else text
 

@@ -195,7 +195,12 @@ def _definition(document: dict[str, Any], folder: Path) -> Definition:
         normalizers=read_normalizers(document.get("normalizer")),
         ignore_merges=bool(model.get("ignore_merges")),
         roles=_roles(folder, vocab, added_tokens),
-        frame={"normalizer": None, **document, "added_tokens": None, "model": model},
+        frame={
+            **document,
+            "normalizer": document.get("normalizer"),
+            "added_tokens": None,
+            "model": model,
+        },
     )
 
 
