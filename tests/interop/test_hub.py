@@ -61,10 +61,10 @@ def test_pickles_are_taken_only_where_there_is_nothing_else(tmp_path, monkeypatc
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (RepositoryNotFoundError, "hub: it has none of this name"),
-        (GatedRepoError, "hub: it gives this one to those who agreed to its terms"),
-        (LocalEntryNotFoundError, "hub: it can't be reached; go online"),
-        (RuntimeError, "hub: it does not give this one: no"),
+        (RepositoryNotFoundError, "; Hugging Face's hub has no 'org/x'"),
+        (GatedRepoError, "; Hugging Face's hub gives 'org/x' to those who agreed to its terms"),
+        (LocalEntryNotFoundError, "; Hugging Face's hub can't be reached for 'org/x'; go online"),
+        (RuntimeError, "; Hugging Face's hub does not give 'org/x': no"),
     ],
 )
 def test_what_the_hub_does_not_give(tmp_path, monkeypatch, error, words):

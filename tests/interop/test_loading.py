@@ -164,6 +164,11 @@ def test_transformers_opens_what_is_written(llama):
     write_huggingface("out", model, tokenizer)
     text = "The cat sat on the mat. The dog ran."
     assert AutoTokenizer.from_pretrained("out")(text)["input_ids"] == tokenizer.encode(text)
+    pieces = train_sentencepiece([text * 20], vocab_size=282)
+    write_huggingface("pieces", model, pieces)
+    theirs = AutoTokenizer.from_pretrained("pieces")
+    assert theirs(text)["input_ids"] == pieces.encode(text)
+    assert (theirs.eos_token_id, theirs.unk_token_id) == (pieces.eos_id, pieces.unk_id)
     document = json.loads(Path("out/config.json").read_text())
     assert document["eos_token_id"] == tokenizer.eos_id
     assert document["bos_token_id"] == tokenizer.bos_id

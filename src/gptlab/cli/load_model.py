@@ -92,8 +92,16 @@ def _path(choice: ModelChoice) -> Path:
             return path
     from gptlab.interop import hub
 
-    is_name = hub.is_name(choice.model_path)
-    return Path(choice.model_path) if is_name else find_run(choice.model_path, runs)
+    try:
+        return find_run(choice.model_path, runs)
+    except ConfigError as error:
+        if not hub.is_name(choice.model_path):
+            raise
+        missing = error
+    try:
+        return hub.download(choice.model_path)
+    except CheckpointError as error:
+        raise ConfigError(f"{missing}; {error}") from None
 
 
 def newest_run(runs: Path) -> Path:

@@ -36,7 +36,9 @@ def download(name: str) -> Path:
             RepositoryNotFoundError,
         )
     except ImportError:
-        raise _not_found(name, 'for that, pip install "gptlab[hf]"') from None
+        raise CheckpointError(
+            'a model by its name on Hugging Face\'s hub needs pip install "gptlab[hf]"'
+        ) from None
     try:
         for weights in _WEIGHTS:
             folder = Path(
@@ -48,19 +50,12 @@ def download(name: str) -> Path:
                 break
         return folder
     except GatedRepoError:
-        problem = "it gives this one to those who agreed to its terms; do so, then hf auth login"
+        problem = f"gives '{name}' to those who agreed to its terms; do so, then hf auth login"
     except RepositoryNotFoundError:
-        problem = "it has none of this name"
+        problem = f"has no '{name}'"
     except LocalEntryNotFoundError:
-        problem = "it can't be reached; go online"
+        problem = f"can't be reached for '{name}'; go online"
     except Exception as error:
         # Its HTTP client may raise anything.
-        problem = f"it does not give this one: {' '.join(str(error).split())[:200]}"
-    raise _not_found(name, problem)
-
-
-def _not_found(name: str, problem: str) -> CheckpointError:
-    return CheckpointError(
-        f"{name} does not exist; give a run, a checkpoint folder, or a folder, file or name "
-        f"on Hugging Face's hub: {problem}"
-    )
+        problem = f"does not give '{name}': {' '.join(str(error).split())[:200]}"
+    raise CheckpointError(f"Hugging Face's hub {problem}")

@@ -78,10 +78,14 @@ def find_model(path: str | Path) -> Path:
         return place
     try:
         return checkpoint.find_checkpoint(place)
-    except CheckpointError:
+    except CheckpointError as error:
         if not hub.is_name(str(path)):
             raise
-    return hub.download(str(path))
+        missing = error
+    try:
+        return hub.download(str(path))
+    except CheckpointError as error:
+        raise CheckpointError(f"{missing}; {error}") from None
 
 
 def tokenizer_in(folder: Path) -> Tokenizer:
