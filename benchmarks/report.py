@@ -53,6 +53,20 @@ def batch_splits_tables(result: Result) -> list[Table]:
     ]
 
 
+def parity_tables(result: Result) -> list[Table]:
+    results = result["results"]
+    names = list(next(iter(results.values())))
+    rows = [
+        [model, *(f"{values[name]:.1e}" for name in names)] for model, values in results.items()
+    ]
+    shape = ", ".join(f"{name} {value}" for name, value in result["shape"].items())
+    caption = (
+        "Largest difference from transformers, in units of the largest number of its tensor; in "
+        f"float64 but for the last two columns; {shape}"
+    )
+    return [Table(["", *names], rows, caption)]
+
+
 def generation_equality_tables(result: Result) -> list[Table]:
     rows = [
         [claim, f"{entry['compared']:,} logits", f"{entry['largest_difference']:.1e}"]
@@ -424,6 +438,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "generation_equality": Benchmark(
         "Generation in every mode", "benchmarks/generation_equality.py", generation_equality_tables
     ),
+    "parity": Benchmark("Models of other tools", "benchmarks/parity.py", parity_tables),
     "memory": Benchmark(
         "Memory of training", "benchmarks/memory.py --nanogpt FOLDER", memory_tables
     ),

@@ -1,3 +1,4 @@
+import os
 import signal
 import sys
 
@@ -5,6 +6,9 @@ import pytest
 import torch
 
 import gptlab
+
+# No test asks a hub, which its client must know before it is imported.
+os.environ["HF_HUB_OFFLINE"] = "1"
 
 TEXT = "The cat sat on the mat. The dog ran to the cat, and the cat ran away.\n" * 60
 TINY_SHAPE = {"embed_dim": 16, "num_layers": 1, "n_heads": 2, "seq_len": 16}

@@ -166,7 +166,8 @@ def test_a_run_is_found_by_its_name(trained, command, says):
     code, _, err = command(main, "--model_path", "tni")
     assert code == 2
     assert err.endswith(
-        "there is no run 'tni', neither in runs nor as a folder; runs in runs: tiny\n"
+        "there is no run 'tni', neither in runs nor as a folder; runs in runs: tiny; Hugging "
+        "Face's hub can't be reached for 'tni'; go online\n"
     )
 
 

@@ -1,12 +1,13 @@
 """Models to checkpoint folders and back."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from gptlab.checkpoint.adapters import read_lora
 from gptlab.checkpoint.files import (
@@ -231,8 +232,24 @@ def _read_state_dict(path: Path) -> dict[str, Tensor]:
 def without_memory(config: ModelConfig) -> GPT:
     """A model whose tensors have shapes and no memory, for `fill` to give them theirs."""
     # So that no weights are drawn only to be replaced.
-    with torch.device("meta"):
+    with torch.device("meta"), _Unfilled():
         return GPT(config)
+
+
+class _Unfilled(TorchFunctionMode):
+    """Leaves out `torch.nn.init`, which loads torch's compiler to fill what has no memory."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)
 
 
 def fill(model: GPT, read: Callable[[str], Tensor], *, device: torch.device | str) -> GPT:

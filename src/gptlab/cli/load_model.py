@@ -24,10 +24,10 @@ class ModelChoice(CommandLine):
     """The flags that say which model is meant."""
 
     model_path: str | None = None
-    """A run by name or folder, a checkpoint folder, or a bare .pth state dict; the newest run if
-    not given."""
+    """A run by name or folder, a checkpoint folder, a folder of Hugging Face's or a name on its
+    hub, nanoGPT's .pt, or a bare .pth state dict; the newest run if not given."""
     tokenizer_path: str | None = None
-    """A tokenizer to use instead of the checkpoint's; needed with a state dict."""
+    """A tokenizer to use instead of the model's; needed with a state dict."""
     vocab_size: PositiveInt | None = None
     """Needed with a state dict, else checked against the checkpoint; so are the next ones."""
     embed_dim: PositiveInt | None = None
@@ -57,24 +57,25 @@ def load_model(choice: ModelChoice) -> "tuple[GPT, Tokenizer]":
         CheckpointError: There is none, it is damaged, or it is of another shape than stated.
         ConfigError: A shape or a tokenizer is missing, or does not fit.
     """
-    from gptlab import checkpoint
+    from gptlab import checkpoint, interop
+    from gptlab.interop.nanogpt import is_nanogpt
     from gptlab.tokenizer import load_tokenizer
     from gptlab.training.precision import choose_device
 
     device = choose_device(choice.device)
     path = _path(choice)
     given = None if choice.tokenizer_path is None else load_tokenizer(choice.tokenizer_path)
-    if path.is_file():
+    if path.is_file() and not is_nanogpt(path):
         if given is None:
             raise ConfigError(f"{path} is a bare state dict; name its --tokenizer_path")
         model = checkpoint.load_state_dict(path, _config_of_state_dict(choice, path), device=device)
         tokenizer = given
     else:
-        print(f"model: {checkpoint.find_checkpoint(path)}", file=sys.stderr)
-        model, saved = checkpoint.load(path, device=device)
-        tokenizer = given or saved
+        found = interop.find_model(path)
+        print(f"model: {found}", file=sys.stderr)
+        model, tokenizer = interop.load(found, device=device, tokenizer=given)
         _check(choice, model.config, path)
-    if tokenizer.vocab_size != model.config.vocab_size:
+    if tokenizer.vocab_size > model.config.vocab_size:
         raise ConfigError(
             f"tokenizer {choice.tokenizer_path} has {tokenizer.vocab_size} tokens, but the model "
             f"knows {model.config.vocab_size}; give the tokenizer it was trained with"
@@ -86,8 +87,21 @@ def _path(choice: ModelChoice) -> Path:
     runs = Path(choice.runs_dir)
     if choice.model_path is None:
         return newest_run(runs)
-    path = Path(choice.model_path)
-    return path if path.is_file() else find_run(choice.model_path, runs)
+    for path in (runs / choice.model_path, Path(choice.model_path)):
+        if path.exists():
+            return path
+    from gptlab.interop import hub
+
+    try:
+        return find_run(choice.model_path, runs)
+    except ConfigError as error:
+        if not hub.is_name(choice.model_path):
+            raise
+        missing = error
+    try:
+        return hub.download(choice.model_path)
+    except CheckpointError as error:
+        raise ConfigError(f"{missing}; {error}") from None
 
 
 def newest_run(runs: Path) -> Path:

@@ -7,7 +7,12 @@ from gptlab.errors import ConfigError
 from gptlab.tokenizer import Tokenizer
 from gptlab.tokenizer.inspection import picture
 
-WEIGHTS_FILE = "model.safetensors"
+WEIGHTS_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
 
 
 def check_output(folder: Path, *, overwrite: bool) -> None:
@@ -38,7 +43,7 @@ def check_tokenizer_output(folder: Path, *, overwrite: bool, file: str) -> None:
         ConfigError: Something else is there, or the folder can't be written.
     """
     check_output(folder, overwrite=overwrite)
-    if (folder / WEIGHTS_FILE).exists():
+    if any((folder / name).exists() for name in WEIGHTS_FILES):
         raise ConfigError(f"{folder} holds a model, so it is not replaced; choose another --output")
     if folder.exists() and any(folder.iterdir()) and not (folder / file).is_file():
         raise ConfigError(f"{folder} has no {file}, so it is not replaced; choose another --output")

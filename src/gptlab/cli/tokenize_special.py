@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gptlab.cli.tokenize_output import WEIGHTS_FILE, check_output, check_tokenizer_output
+from gptlab.cli.tokenize_output import WEIGHTS_FILES, check_output, check_tokenizer_output
 from gptlab.config.training import TOY_TOKENIZER
 from gptlab.errors import ConfigError, TokenizerError
 from gptlab.tokenizer import BPETokenizer, Tokenizer, load_tokenizer
@@ -40,10 +40,10 @@ def extend_tokenizer(command: "TokenizeCommand") -> Tokenizer:
 
 
 def _is_model(source: str) -> bool:
-    """Whether `source` is a checkpoint, a run, or RUN/best or RUN/last."""
+    """Whether `source` is a checkpoint, a run, RUN/best or RUN/last, or another tool's model."""
     path = Path(source)
     folders = [path, *path.glob("[!.]*")] if path.exists() else path.parent.glob(f"{path.name}-*")
-    return any((folder / WEIGHTS_FILE).is_file() for folder in folders)
+    return any((folder / name).is_file() for folder in folders for name in WEIGHTS_FILES)
 
 
 def _extended(tokenizer: Tokenizer, names: tuple[str, ...]) -> Tokenizer:
@@ -56,9 +56,9 @@ def _extended(tokenizer: Tokenizer, names: tuple[str, ...]) -> Tokenizer:
 
 
 def _with_model(source: str, folder: Path, names: tuple[str, ...]) -> Tokenizer:
-    from gptlab import checkpoint
+    from gptlab import checkpoint, interop
 
-    model, tokenizer = checkpoint.load(source)
+    model, tokenizer = interop.load(source)
     model, extended = checkpoint.add_special_tokens(model, tokenizer, names)
     checkpoint.save(folder, model, extended)
     return extended

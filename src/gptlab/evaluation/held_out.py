@@ -4,13 +4,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gptlab.checkpoint import find_checkpoint, load
 from gptlab.config import TrainConfig
 from gptlab.corpus import open_corpus
 from gptlab.data import TokenDataset, prepare_cached
 from gptlab.data.shards import is_dataset
 from gptlab.errors import ConfigError
 from gptlab.evaluation.models import settings_of
+from gptlab.interop import find_model, load
 from gptlab.model import GPT
 from gptlab.tokenizer import Tokenizer
 from gptlab.training.inputs import load_inputs, measured
@@ -25,7 +25,7 @@ class Subject:
     """A trained model that is to be evaluated."""
 
     folder: Path
-    """Its checkpoint."""
+    """Its checkpoint, or where else it lies."""
     model: GPT
     """In evaluation mode, on the device of `arithmetic`."""
     tokenizer: Tokenizer
@@ -35,25 +35,21 @@ class Subject:
 
 
 def open_subject(path: str | Path, *, device: str = "auto", precision: str = "auto") -> Subject:
-    """The model of a checkpoint, or of a run's newest one.
+    """The model of a checkpoint, of a run's newest one, or of another tool.
 
     Args:
-        path: A run, or a checkpoint; "RUN/best" is a run's best.
+        path: A run, or a checkpoint; "RUN/best" is a run's best; or what else `gptlab.load` takes.
         device: cpu, cuda, ...; 'auto' takes a GPU where there is one.
         precision: Arithmetic of matrix products; a model in 16 bits has its own.
 
     Raises:
         CheckpointError: There is none, or it is damaged.
+        ConfigError: Its tokenizer has more ids than it knows.
         BackendError: The device or the precision is not to be had here.
     """
     arithmetic = choose_arithmetic(device, precision)
-    folder = find_checkpoint(path)
+    folder = find_model(path)
     model, tokenizer = load(folder, device=arithmetic.device)
-    if tokenizer.vocab_size > model.config.vocab_size:
-        raise ConfigError(
-            f"the tokenizer in {folder} has {tokenizer.vocab_size} tokens, but the model knows "
-            f"{model.config.vocab_size}; put the tokenizer there that it was trained with"
-        )
     settings = saved_config(folder.parent)
     return Subject(folder, model, tokenizer, arithmetic.of(model.dtype), settings)
 

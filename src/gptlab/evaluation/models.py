@@ -8,11 +8,11 @@ from pathlib import Path
 
 import torch
 
-from gptlab.checkpoint import find_checkpoint, load
 from gptlab.config import TrainConfig
 from gptlab.data import TokenDataset, sequential_batches
 from gptlab.errors import ConfigError
 from gptlab.evaluation.comparison import Comparison, paired_difference, require_scipy
+from gptlab.interop import find_model, load
 from gptlab.model import GPT
 from gptlab.training.inputs import load_inputs
 from gptlab.training.loader import DeviceBatch
@@ -40,7 +40,7 @@ def compare_models(
     """
     require_scipy()
     arithmetic = choose_arithmetic(device, precision)
-    folders = [find_checkpoint(path) for path in (a, b)]
+    folders = [find_model(path) for path in (a, b)]
     names = _names([a, b], folders)
     models, tokenizers = zip(
         *(load(path, device=arithmetic.device) for path in folders), strict=True

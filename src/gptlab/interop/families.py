@@ -238,7 +238,8 @@ def family_for(document: Mapping[str, Any]) -> Family:
     Raises:
         CheckpointError: It is none that is known here.
     """
-    architectures = document.get("architectures") or []
+    architectures = document.get("architectures")
+    architectures = architectures if isinstance(architectures, list) else []
     name = document.get("model_type")
     for family in FAMILIES.values():
         if family.name == name or (name is None and family.architecture in architectures):

@@ -37,8 +37,7 @@ def download(name: str) -> Path:
         )
     except ImportError:
         raise CheckpointError(
-            f"there is no folder '{name}', and taking a model of that name from Hugging Face's hub "
-            'needs huggingface_hub: pip install "gptlab[hf]"'
+            'a model by its name on Hugging Face\'s hub needs pip install "gptlab[hf]"'
         ) from None
     try:
         for weights in _WEIGHTS:
@@ -51,14 +50,12 @@ def download(name: str) -> Path:
                 break
         return folder
     except GatedRepoError:
-        problem = "is given only to those who agreed to its terms; do so there, then hf auth login"
+        problem = f"gives '{name}' to those who agreed to its terms; do so, then hf auth login"
     except RepositoryNotFoundError:
-        problem = "is not there; check the name"
+        problem = f"has no '{name}'"
     except LocalEntryNotFoundError:
-        problem = "can't be had, as the hub can't be reached; go online, or give a folder"
+        problem = f"can't be reached for '{name}'; go online"
     except Exception as error:
         # Its HTTP client may raise anything.
-        problem = f"can't be had: {' '.join(str(error).split())[:200]}"
-    raise CheckpointError(
-        f"there is no folder '{name}', and on Hugging Face's hub the model '{name}' {problem}"
-    )
+        problem = f"does not give '{name}': {' '.join(str(error).split())[:200]}"
+    raise CheckpointError(f"Hugging Face's hub {problem}")

@@ -26,7 +26,8 @@ from gptlab.interop.reading import read_model
 from gptlab.interop.settings import read_settings, write_settings
 from gptlab.interop.stored import open_stored
 from gptlab.model import GPT
-from gptlab.tokenizer import Tokenizer
+from gptlab.tokenizer import SentencePieceTokenizer, Tokenizer
+from gptlab.tokenizer.formats.huggingface import CONFIG_FILE as TOKENIZER_CONFIG
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -67,7 +68,7 @@ def read_huggingface(
     folder = Path(folder)
     document = read_document(folder)
     try:
-        if document.get("model_type") == own_family.NAME:
+        if own_family.is_own(document):
             family, config = own_family.FAMILY, own_family.read_settings(document)
         else:
             family = family_for(document)
@@ -121,7 +122,20 @@ def write_huggingface(folder: str | Path, model: GPT, tokenizer: Tokenizer | Non
     write_tensors(folder / WEIGHTS, tensors, metadata={"format": "pt"})
     if tokenizer is not None:
         tokenizer.save(folder)
+    if isinstance(tokenizer, SentencePieceTokenizer):
+        _write_json(folder / TOKENIZER_CONFIG, _config_of_pieces(tokenizer))
     return family
+
+
+def _config_of_pieces(tokenizer: SentencePieceTokenizer) -> dict[str, Any]:
+    """How transformers finds a SentencePiece model to be one, and what plays which role in it."""
+    names = {number: name for name, number in tokenizer.special_tokens.items()}
+    roles = {f"{role}_token": getattr(tokenizer, f"{role}_id") for role in (*_ROLES, "unk")}
+    return {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        **{role: names[number] for role, number in roles.items() if number in names},
+        "clean_up_tokenization_spaces": False,
+    }
 
 
 def read_document(folder: Path) -> dict[str, Any]:

@@ -7,8 +7,9 @@ import torch
 from gptlab import checkpoint
 from gptlab.config.model import AttentionBackend
 from gptlab.errors import CheckpointError, ConfigError, TokenizerError
-from gptlab.interop import hub
-from gptlab.interop.huggingface import is_huggingface, read_huggingface
+from gptlab.interop import hub, own_family
+from gptlab.interop.families import family_for
+from gptlab.interop.huggingface import is_huggingface, read_document, read_huggingface
 from gptlab.interop.nanogpt import nanogpt_tokenizer, read_nanogpt
 from gptlab.model import GPT
 from gptlab.tokenizer import Tokenizer, load_tokenizer
@@ -84,10 +85,14 @@ def find_model(path: str | Path) -> Path:
         return place
     try:
         return checkpoint.find_checkpoint(place)
-    except CheckpointError:
+    except CheckpointError as error:
         if not hub.is_name(str(path)):
             raise
-    return hub.download(str(path))
+        missing = error
+    try:
+        return hub.download(str(path))
+    except CheckpointError as error:
+        raise CheckpointError(f"{missing}; {error}") from None
 
 
 def tokenizer_in(folder: Path) -> Tokenizer:
@@ -103,3 +108,13 @@ def tokenizer_in(folder: Path) -> Tokenizer:
         except TokenizerError as error:
             problems.append(error)
     raise CheckpointError(f"{folder} has no usable tokenizer: {problems[0]}; or name another one")
+
+
+def family_name(found: Path) -> str:
+    """The family of the model that `find_model` found, or the tool that it is of."""
+    if found.is_file():
+        return "nanoGPT"
+    if not is_huggingface(found):
+        return "gptlab"
+    document = read_document(found)
+    return own_family.NAME if own_family.is_own(document) else family_for(document).name

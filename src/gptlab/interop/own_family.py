@@ -38,6 +38,11 @@ FAMILY = OwnFamily(
 )
 
 
+def is_own(document: Mapping[str, Any]) -> bool:
+    """Whether a `config.json` is of such a folder."""
+    return document.get("model_type") == NAME
+
+
 def read_settings(document: Mapping[str, Any]) -> ModelConfig:
     """The settings in a `config.json` of such a folder.
 

@@ -8,21 +8,18 @@ The old one is written, for all versions of transformers read it.
 
 import math
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from gptlab.config import ModelConfig
 from gptlab.errors import CheckpointError
 from gptlab.interop.family import Rotary
+from gptlab.model.positions import HIGH_TURNS
 
 # "dynamic" stretches nothing up to max_position_embeddings, and a model of ours reads no further.
 _UNSTRETCHED = ("default", "dynamic")
-_LOW, _HIGH = (
-    {"llama3": "low_freq_factor", "yarn": "beta_slow"},
-    {
-        "llama3": "high_freq_factor",
-        "yarn": "beta_fast",
-    },
-)
+_LOW = MappingProxyType({"llama3": "low_freq_factor", "yarn": "beta_slow"})
+_HIGH = MappingProxyType({"llama3": "high_freq_factor", "yarn": "beta_fast"})
 
 
 def read_rotary(rotary: Rotary, document: Mapping[str, Any]) -> dict[str, Any]:
@@ -62,7 +59,7 @@ def write_rotary(rotary: Rotary, config: ModelConfig) -> dict[str, Any]:
     if kind != "linear":
         scaling["original_max_position_embeddings"] = config.rope_original_len
         scaling[_LOW[kind]] = config.rope_low_turns
-        scaling[_HIGH[kind]] = config.rope_high_turns or (4.0 if kind == "llama3" else 32.0)
+        scaling[_HIGH[kind]] = config.rope_high_turns or HIGH_TURNS[kind]
     if kind == "yarn" and config.rope_attention_factor is not None:
         scaling["attention_factor"] = config.rope_attention_factor
     return document | {"rope_scaling": scaling}
@@ -86,7 +83,7 @@ def _read_scaling(given: Mapping[str, Any], length: int) -> dict[str, Any]:
     values = {"rope_scaling": kind, "rope_factor": factor}
     if kind == "linear":
         return values
-    low, high = given.get(_LOW[kind]), given.get(_HIGH[kind])
+    low, high = given.get(_LOW[kind]), given.get(_HIGH[kind]) or HIGH_TURNS[kind]
     values |= {"rope_original_len": original, "rope_low_turns": low or 1.0, "rope_high_turns": high}
     return values | (_yarn(given, factor) if kind == "yarn" else {})
 

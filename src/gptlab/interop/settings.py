@@ -19,6 +19,15 @@ def read_settings(family: Family, document: Mapping[str, Any]) -> ModelConfig:
         CheckpointError: One is missing or of a wrong kind, or says what no model of ours computes.
     """
     _refuse(family, document)
+    try:
+        return ModelConfig(**_plain(_values(family, document)))
+    except (ConfigError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        # Numbers where there should be others, or something else than numbers.
+        raise CheckpointError(f"it makes no model: {error}") from None
+
+
+def _values(family: Family, document: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of ours that `document` means, not held against anything yet."""
     values: dict[str, Any] = {**family.fixed}
     for theirs, ours in family.sizes.items():
         if theirs not in document:
@@ -32,11 +41,8 @@ def read_settings(family: Family, document: Mapping[str, Any]) -> ModelConfig:
         values["window"] = _window(family, document)
     if family.rotary is not None:
         values |= read_rotary(family.rotary, document)
-    try:
-        width = document.get(family.width) or 4 * values["embed_dim"]
-        return ModelConfig(**_plain({**values, "expansion_factor": width / values["embed_dim"]}))
-    except (ConfigError, TypeError, ZeroDivisionError) as error:
-        raise CheckpointError(f"it makes no model: {error}") from None
+    width = document.get(family.width) or 4 * values["embed_dim"]
+    return {**values, "expansion_factor": width / values["embed_dim"]}
 
 
 def write_settings(family: Family, config: ModelConfig) -> dict[str, Any]:

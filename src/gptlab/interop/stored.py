@@ -78,9 +78,11 @@ def load_pickle(path: Path, *, mmap: bool = False) -> Any:
         CheckpointError: It can't be read, or would call code.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap or None)
+        path.open("rb").close()
     except OSError as error:
-        raise CheckpointError(f"{path} can't be read: {error.strerror or error}") from None
+        raise CheckpointError(f"{path} can't be read: {error.strerror}") from None
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap or None)
     except Exception:
         # An unpickler that meets a damaged or a hostile file may raise anything.
         raise CheckpointError(

@@ -61,18 +61,20 @@ class GPT(nn.Module):
         if not config.tie_embeddings:
             self.lm_head = Linear(config.embed_dim, config.vocab_size, bias=False)
         for name, table in self._position_tables().items():
-            self.register_buffer(name, table, persistent=False)
+            self.register_buffer(name, table.to(self.device), persistent=False)
         initialise(self, config, seed=seed)
 
     def _position_tables(self) -> dict[str, Tensor]:
         config = self.config
-        if config.positions == "rope":
-            turns, scale = rotary_frequencies(config), rotary_scale(config)
-            cos, sin = rotary_table(config.seq_len, turns, scale=scale)
-            return {"rotary_cos": cos, "rotary_sin": sin}
-        if config.positions == "sinusoidal":
-            return {"sinusoidal": sinusoidal_table(config.seq_len, config.embed_dim)}
-        return {}
+        # The same on every device, and torch would load its compiler to make none on "meta".
+        with torch.device("cpu"):
+            if config.positions == "rope":
+                turns, scale = rotary_frequencies(config), rotary_scale(config)
+                cos, sin = rotary_table(config.seq_len, turns, scale=scale)
+                return {"rotary_cos": cos, "rotary_sin": sin}
+            if config.positions == "sinusoidal":
+                return {"sinusoidal": sinusoidal_table(config.seq_len, config.embed_dim)}
+            return {}
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]

@@ -48,6 +48,9 @@ def initialise(
 
 @torch.no_grad()
 def _fill(parameter: nn.Parameter, fill: float | str, generator: torch.Generator | None) -> None:
+    if parameter.is_meta:
+        # There is no memory to fill, and torch would load its compiler for nothing.
+        return
     if fill == "ones":
         parameter.fill_(1.0)
     elif fill == "zeros":

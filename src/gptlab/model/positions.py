@@ -5,13 +5,15 @@ P positions in a table.
 """
 
 import math
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
 
 from gptlab.config import ModelConfig
 
-_HIGH_TURNS = {"llama3": 4.0, "yarn": 32.0}
+HIGH_TURNS = MappingProxyType({"llama3": 4.0, "yarn": 32.0})
+"""rope_high_turns where it is not given."""
 
 
 def frequencies(width: int, *, theta: float) -> Tensor:
@@ -52,7 +54,7 @@ def _kept_share(plain: Tensor, config: ModelConfig) -> Tensor:
     assert config.rope_scaling is not None
     assert config.rope_original_len is not None
     low = config.rope_low_turns
-    high = config.rope_high_turns or _HIGH_TURNS[config.rope_scaling]
+    high = config.rope_high_turns or HIGH_TURNS[config.rope_scaling]
     turns = config.rope_original_len * plain / (2 * math.pi)
     if config.rope_scaling == "llama3":
         return ((turns - low) / (high - low)).clamp(0.0, 1.0)
