@@ -18,8 +18,8 @@ Each measurement is a process of its own, they take turns, and the median counts
 - MB of gradients and of the optimizer's state, counted in their tensors.
 - the most memory above that after the imports, loading included: resident memory of the process, or
   on a GPU what PyTorch had allocated at its highest.
-- seconds from the folder to a model that is ready to learn, its adapters made and each weight read
-  once, and the most memory meanwhile, in sizes of the weights' file.
+- seconds from the folder to a model that is ready to learn, its adapters made and each page of
+  its weights touched, and the most memory meanwhile, in sizes of the weights' file.
 
 That both do the same is checked in the same run: they train as many parameters, and from the first
 step on the loss of a way is the same in both within the bound that the table tells. Adapters begin

@@ -99,7 +99,7 @@ def finetune_checks(checks: Sequence[Result]) -> Table:
 
 def loading_tables(result: Result) -> list[Table]:
     rows, shape = result["results"], result["shape"]
-    header = ["", "seconds", "seconds, each weight read", "peak MB", "peak, in sizes of the file"]
+    header = ["", "seconds", "seconds, weights touched", "peak MB", "peak, in sizes of the file"]
     return [
         Table(
             header,
@@ -107,7 +107,7 @@ def loading_tables(result: Result) -> list[Table]:
                 [
                     row["name"],
                     spread(row["seconds"], ".2f"),
-                    spread(row["read_seconds"], ".2f"),
+                    spread(row["touched_seconds"], ".2f"),
                     spread(row["peak_mb"], ",.0f"),
                     spread(row["peak_files"], ".2f"),
                 ]

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from finetuners import LIBRARIES, Job
-from loading_task import look_at
+from loading_task import touch
 from measure import peak_resident, restart_peak, use_cores
 from torch import Tensor
 from trainees import Trainee, step
@@ -71,11 +71,14 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
     job = Job(device=device, **task["job"])
     library.prepare(job)
     # What is imported when it is first used is no part of loading.
-    look_at(library.load(job, task["warm_up"]))
+    library.load(job, task["warm_up"])
     memory = Memory(device)
     start = time.perf_counter()
     model = library.load(job, task["folder"])
-    look_at(model)
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    else:
+        touch(model)
     load_seconds, load_bytes = time.perf_counter() - start, memory.peak()
     trainee = library.trainee(model, job)
     seconds, losses = [], []

@@ -46,10 +46,11 @@ def fill(model: GPT, read: Callable[[str], Tensor], *, device: torch.device | st
         read: Gives the tensor of a name, of the right shape and shared with nothing.
         device: Where the model goes.
     """
-    tensors = {
-        name: read(name).to(device=device, dtype=like.dtype)
-        for name, like in model.state_dict().items()
-    }
+    likes = model.state_dict()
+    # The largest first: what was only needed to rearrange it then has room for each later one, and
+    # the memory of the process grows by the tensors alone.
+    names = sorted(likes, key=lambda name: -likes[name].nbytes)
+    tensors = {name: read(name).to(device=device, dtype=likes[name].dtype) for name in names}
     model.load_state_dict(tensors, assign=True)
     # What is stored nowhere is made anew.
     model._apply(lambda x: torch.empty_like(x, device=device) if x.is_meta else x)

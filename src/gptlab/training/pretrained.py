@@ -14,6 +14,7 @@ from gptlab.model.settings import FREE, with_settings
 from gptlab.tokenizer import Tokenizer, load_tokenizer
 from gptlab.tokenizer.chat import find_template, with_template_tokens
 from gptlab.tokenizer.lower_case import lower_cased
+from gptlab.training.allocation import give_freed_memory_back
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,9 @@ def load_pretrained(config: TrainConfig) -> tuple[TrainConfig, Pretrained]:
         model = grow_vocabulary(model, vocab_size, seed=config.seed)
     if lora is not None:
         add_lora(model, lora, seed=config.seed)
+        if lora.base == "int8":
+            # Of the matrices in all their digits, which lie scattered among what is kept.
+            give_freed_memory_back()
     freeze(model, config)
     _require_vocab_size(config, settings, model)
     # All of them count as given from here on, the model's context among them.
