@@ -428,8 +428,7 @@ def test_a_loss_that_is_a_mean_is_refused(settings):
 
 
 def test_a_loss_that_is_not_written_is_refused(settings):
-    config = settings("own", train_data=write(__import__("pathlib").Path("n.jsonl"),
-                                              rows_of("regression")))  # fmt: skip
+    config = settings("own", train_data=write(Path("n.jsonl"), rows_of("regression")))
     with pytest.raises(ConfigError, match="EmptyHead has no loss to train with; write its method"):
         train(config, head=EmptyHead)
 

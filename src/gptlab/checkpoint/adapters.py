@@ -6,6 +6,7 @@ A checkpoint of a model with adapters holds all: the base in `model.safetensors`
     config.json            as in a checkpoint
     adapter.safetensors    the adapters, and rows of special tokens that were added to the base
     tokenizer files        as the tokenizer saves them
+    chat_template.json     where it was trained on conversations: how these are written
     checksums.json         SHA-256 of every file above
 
 The base is known by a digest of its weights, so that adapters never get onto another one.
@@ -28,6 +29,7 @@ from gptlab.model import GPT, add_lora, merged
 from gptlab.model.lora import require_plain
 from gptlab.model.settings import with_settings
 from gptlab.tokenizer import Tokenizer, load_tokenizer
+from gptlab.tokenizer.chat import template_in
 
 _NEW_ROWS = "new_rows/"
 _GROWING = ("embedding.weight", "lm_head.weight")
@@ -72,6 +74,9 @@ def save_adapter(folder: str | Path, source: str | Path) -> Path:
         write_header(partial, config, step=header["step"], lora=lora)
         write_tensors(partial / ADAPTER, tensors)
         load_tokenizer(checkpoint).save(partial)
+        template = template_in(checkpoint)
+        if template is not None:
+            template.save(partial)
         seal(partial)
         publish(partial, target)
     return folder
@@ -92,6 +97,11 @@ def with_adapter(model: GPT, folder: str | Path) -> tuple[GPT, Tokenizer]:
     lora = read_lora(source, header)
     if lora is None:
         raise CheckpointError(f"{source} has no adapters; give a run with lora_rank, or its export")
+    if "head" in header:
+        raise CheckpointError(
+            f"{source} has a head beside its adapters; load it whole, with "
+            "gptlab.ModelWithHead.load"
+        )
     require_plain(model, "adapt")
     if model.config.vocab_size != lora.vocab_size or fingerprint(model) != lora.fingerprint:
         raise CheckpointError(

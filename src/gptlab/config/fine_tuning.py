@@ -65,12 +65,6 @@ class FineTuneConfig(Settings):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        if self.init_from is None:
-            for name in ("train_last_layers", "lora_rank", "special_tokens"):
-                if getattr(self, name):
-                    raise ConfigError(
-                        f"{name} is for a model that is trained already; name it with --init_from"
-                    )
         if self.lora_rank is None:
             # Whatever the value is, who gives one means LoRA.
             for name in ("lora_alpha", "lora_dropout", "lora_modules", "lora_base"):
@@ -88,3 +82,15 @@ class FineTuneConfig(Settings):
                     f"{', '.join(PROJECTIONS)}"
                 )
         return self
+
+    def require_model(self) -> None:
+        """Refuse what only a model that is trained already can have, where none is named.
+
+        Raises:
+            ConfigError: There is such a setting.
+        """
+        for name in ("train_last_layers", "lora_rank", "special_tokens"):
+            if self.init_from is None and getattr(self, name):
+                raise ConfigError(
+                    f"{name} is for a model that is trained already; name it with --init_from"
+                )

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, PositiveInt
+from pydantic import AfterValidator, BeforeValidator, PositiveInt, model_validator
 
 from gptlab.config.settings import Settings, Source, several
 from gptlab.errors import ConfigError
@@ -57,10 +57,24 @@ class HeadConfig(HeadSettings):
     pair_field: Source = "text_2"
     """That of the text which the first is compared with, for embeddings."""
 
+    @model_validator(mode="after")
+    def _has_a_head(self) -> Self:
+        if self.head == LANGUAGE_MODEL:
+            for name in OF_HEADS:
+                if getattr(self, name) != HeadConfig.model_fields[name].default:
+                    raise ConfigError(
+                        f"{name} does nothing without another head; write --head, as in --head "
+                        "sequence_classification"
+                    )
+        return self
 
+
+# Settings of what is none for next tokens.
+OF_HEADS = ("labels", "pooling", "normalise", "num_values", "label_field", "pair_field")
 # Settings that are about next tokens or windows of them: with a head they would do nothing.
 OF_NEXT_TOKENS = (
     "bpe_dropout",
+    "chat_template",
     "document_mask",
     "key_tokens",
     "label_smoothing",

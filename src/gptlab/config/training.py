@@ -195,6 +195,9 @@ class TrainConfig(
     def _check_fit(self) -> None:
         if self.resume is True and self.overwrite:
             raise ConfigError("--resume and --overwrite exclude each other; write one of them")
+        if not self.resume:
+            # The run to go on with knows its model.
+            self.require_model()
         if self.save_strategy == "steps" and self.save_every is None:
             raise ConfigError("save_strategy is 'steps'; say how many with --save_every")
         if self.save_strategy in ("epoch", "no") and self.save_every is not None:

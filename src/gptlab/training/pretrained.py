@@ -12,9 +12,10 @@ from gptlab.model import GPT, add_lora, grow_vocabulary
 from gptlab.model.lora import all_modules, freeze_all_but_last, require_plain
 from gptlab.model.settings import FREE, with_settings
 from gptlab.tokenizer import Tokenizer, load_tokenizer
-from gptlab.tokenizer.chat import find_template, with_template_tokens
+from gptlab.tokenizer.chat import with_template_tokens
 from gptlab.tokenizer.lower_case import lower_cased
 from gptlab.training.allocation import give_freed_memory_back
+from gptlab.training.chat import named_template
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,10 @@ def load_pretrained(config: TrainConfig) -> tuple[TrainConfig, Pretrained]:
         model, tokenizer = add_special_tokens(
             model, tokenizer, config.special_tokens, seed=config.seed, in_text=True
         )
-    if config.chat_template is not None:
-        tokenizer = with_template_tokens(tokenizer, find_template(config.chat_template))
+    # A prepared dataset of conversations has tokens that the model must learn, too.
+    template = named_template(config)
+    if template is not None:
+        tokenizer = with_template_tokens(tokenizer, template)
         vocab_size = max(model.config.vocab_size, tokenizer.vocab_size)
         model = grow_vocabulary(model, vocab_size, seed=config.seed)
     if lora is not None:

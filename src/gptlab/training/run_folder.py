@@ -69,9 +69,11 @@ def continued(config: TrainConfig, start: Start) -> TrainConfig:
     """The settings of the run that goes on, with what `config` was given on top.
 
     Raises:
-        ConfigError: They differ in what decides the result.
+        ConfigError: They differ in what decides the result, or a run that starts afresh lacks its
+            model.
     """
     if start.origin is None:
+        config.require_model()
         return config
     return merged(config, start.origin).replace(runs_dir=str(start.folder.parent))
 

@@ -8,6 +8,7 @@ from gptlab.config import TrainConfig
 from gptlab.config.presets import superseded_by
 from gptlab.config.training import AUTO
 from gptlab.errors import ConfigError
+from gptlab.training.chat import named_template
 
 CONFIG = "config.json"
 
@@ -122,10 +123,20 @@ def _agrees(name: str, value: object, saved: TrainConfig) -> bool:
     """Whether what was given is compatible with the saved settings, which are resolved ones."""
     if name == "precision" and value == AUTO:
         return True
-    if name == "vocab_size" and saved.tokenizer == AUTO and isinstance(value, int):
-        # A text may have no more to merge than this.
-        return value >= saved.vocab_size
+    if name == "vocab_size" and isinstance(value, int):
+        if saved.init_from is not None:
+            # Given is what the model had before it grew by new tokens.
+            return saved.vocab_size - _num_new_tokens(saved) <= value <= saved.vocab_size
+        if saved.tokenizer == AUTO:
+            # A text may have no more to merge than this.
+            return value >= saved.vocab_size
     return name in MAY_CHANGE or value == getattr(saved, name)
+
+
+def _num_new_tokens(saved: TrainConfig) -> int:
+    """How many tokens a run may have added to its model."""
+    template = named_template(saved)
+    return len(saved.special_tokens) + (0 if template is None else len(template.special_tokens))
 
 
 def _shown(value: object) -> str:

@@ -26,7 +26,7 @@ from gptlab.errors import ConfigError
 from gptlab.model import GPT
 from gptlab.model.head import Head
 from gptlab.model.heads import add_head, head_class
-from gptlab.tokenizer import load_tokenizer
+from gptlab.tokenizer import Tokenizer, load_tokenizer
 from gptlab.training.allocation import keep_freed_memory, prefer_huge_pages
 from gptlab.training.inputs import Inputs
 from gptlab.training.key_tokens import read_words
@@ -166,6 +166,7 @@ def open_session(
     mixture = _make_mixture(config, inputs)
     sampler = make_sampler(config, inputs, mixture)
     model = _make_model(config, start.checkpoint, pretrained, own_head=own_head)
+    _require_rows(model, inputs.tokenizer)
     objective = make_objective(config, inputs, model, arithmetic)
     # On its device from here on; sharding replaces parameters, before others hold on to them.
     module = distribute(objective, mode=config.parallel, ranks=ranks, device=arithmetic.device)
@@ -252,6 +253,15 @@ def _make_model(
         add_head(model, config.part(HeadSettings), own=own_head, seed=config.seed)
     model.activation_checkpointing = config.activation_checkpointing
     return model
+
+
+def _require_rows(model: GPT, tokenizer: Tokenizer) -> None:
+    """Refuse ids that the embedding has no rows for."""
+    if tokenizer.vocab_size > model.config.vocab_size:
+        raise ConfigError(
+            f"the tokenizer has {tokenizer.vocab_size} ids, but the model {model.config.vocab_size}"
+            "; give the tokenizer that it was trained with"
+        )
 
 
 def _make_mixture(config: TrainConfig, inputs: Inputs) -> Mixture:

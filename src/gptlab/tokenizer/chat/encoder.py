@@ -22,7 +22,12 @@ from gptlab.corpus.conversations import ASSISTANT, Conversation
 from gptlab.errors import TokenizerError
 from gptlab.tokenizer.base import TokenArray, Tokenizer, token_dtype
 from gptlab.tokenizer.chat.template import BOS, EOS, ChatTemplate
-from gptlab.tokenizer.chat.vocabulary import id_of, missing_tokens, names_in_text
+from gptlab.tokenizer.chat.vocabulary import (
+    id_of,
+    missing_tokens,
+    names_in_text,
+    without_names_in_text,
+)
 
 
 class Rendered(NamedTuple):
@@ -68,7 +73,8 @@ class ChatEncoder:
                 f"chat template {template.name} ends the assistant's turn by the tokenizer's end "
                 "of text, which it has not got; name another template, as chatml"
             )
-        names = "|".join(map(re.escape, names_in_text(tokenizer, template)))
+        self._of_contents = without_names_in_text(tokenizer, template)
+        names = "|".join(map(re.escape, names_in_text(self._of_contents, template)))
         self._names = re.compile(f"(?={names})") if names else None
         self.end_id: int = end
         """The token that ends the assistant's turn."""
@@ -143,10 +149,11 @@ class ChatEncoder:
     def _encoded_texts(self, texts: Sequence[str]) -> list[TokenArray]:
         """The ids of each text, in which no token of the template is found."""
         if self._names is None:
-            return self.tokenizer.encode_to_arrays(texts)
+            return self._of_contents.encode_to_arrays(texts)
         # A name that is cut behind its first character is none.
         parts = [_cut(text, [m.start() + 1 for m in self._names.finditer(text)]) for text in texts]
-        arrays = iter(self.tokenizer.encode_to_arrays([part for cut in parts for part in cut]))
+        pieces = [part for cut in parts for part in cut]
+        arrays = iter(self._of_contents.encode_to_arrays(pieces))
         return [np.concatenate([next(arrays) for _ in cut]) for cut in parts]
 
 

@@ -1,6 +1,7 @@
 """The tokens that a template needs of a tokenizer."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from gptlab.errors import TokenizerError
 from gptlab.tokenizer.base import Tokenizer
@@ -15,6 +16,22 @@ def id_of(tokenizer: Tokenizer, name: str) -> int | None:
     except TokenizerError:
         ids = tokenizer.encode(name)
     return ids[0] if len(ids) == 1 else None
+
+
+def without_names_in_text(tokenizer: Tokenizer, template: ChatTemplate) -> Tokenizer:
+    """The tokenizer for contents: it finds no token of `template` in plain text, if it can be told.
+
+    One may be looked for in normalised text, and then has more spellings than its name.
+    """
+    names = names_in_text(tokenizer, template)
+    if not names or not isinstance(tokenizer, BPETokenizer):
+        return tokenizer
+    definition = tokenizer.definition
+    added = [
+        replace(token, special=token.special or token.content in names)
+        for token in definition.added_tokens
+    ]
+    return tokenizer.from_definition(replace(definition, added_tokens=tuple(added)))
 
 
 def names_in_text(tokenizer: Tokenizer, template: ChatTemplate) -> Sequence[str]:
