@@ -2,6 +2,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from head_tasks import rows_of, write
 
 from gptlab.config import TrainConfig
 from gptlab.config.preparation import WindowConfig
@@ -85,5 +86,37 @@ def prepare(text_file) -> Callable[..., Path]:
         if saved:
             tokenizer.save(Path(folder, "tokenizer"))
         return Path(folder)
+
+    return make
+
+
+@pytest.fixture
+def head_run(tmp_path, monkeypatch):
+    """Settings of a tiny run of a head, with changes."""
+    monkeypatch.chdir(tmp_path)
+
+    def make(head: str = "sequence_classification", **changes: object) -> TrainConfig:
+        return TrainConfig(
+            **{
+                "head": head,
+                "train_data": write(tmp_path / f"{head}.jsonl", rows_of(head)),
+                "dev_size": 0.3,
+                "experiment_name": "tiny",
+                "vocab_size": 270,
+                "seq_len": 24,
+                "embed_dim": 16,
+                "num_layers": 1,
+                "n_heads": 2,
+                "batch_size": 5,
+                "max_steps": 12,
+                "eval_steps": 5,
+                "log_every": 3,
+                "learning_rate": 1e-2,
+                "device": "cpu",
+                "precision": "fp32",
+                "quiet": True,
+                **changes,
+            }
+        )
 
     return make

@@ -13,7 +13,7 @@ from gptlab.data import prepare_cached, toy
 from gptlab.errors import ConfigError, DataError, TokenizerError
 from gptlab.tokenizer import BPETokenizer
 from gptlab.tokenizer.adapters import train_sentencepiece
-from gptlab.training import inputs
+from gptlab.training import run_tokenizer
 from gptlab.training.inputs import Inputs, load_inputs
 
 SHIPPED = Path(__file__).parents[2] / "toy_data"
@@ -60,7 +60,7 @@ def test_the_second_time_nothing_is_made(tiny, monkeypatch):
     def again(*_: object, **__: object) -> None:
         raise AssertionError
 
-    monkeypatch.setattr(inputs, "train_bpe", again)
+    monkeypatch.setattr(run_tokenizer, "train_bpe", again)
     second, lines = load(tiny())
     assert second.tokenizer.fingerprint() == first.tokenizer.fingerprint()
     assert folder_of(second) == folder_of(first)

@@ -22,10 +22,10 @@ from gptlab.config import SamplingConfig, TrainConfig
 from gptlab.errors import CheckpointError
 from gptlab.model import merged
 from gptlab.training import train
-from gptlab.training.cost import probe
+from gptlab.training.cost import later_memory, probe
 from gptlab.training.lr_find import find_learning_rate
 from gptlab.training.metrics import MEASURED, read_metrics
-from gptlab.training.plan import describe, later_memory
+from gptlab.training.plan import describe
 from gptlab.training.session import open_session
 from gptlab.training.snapshot import take_snapshot
 

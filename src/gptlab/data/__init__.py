@@ -1,8 +1,9 @@
 """Documents to batches: their tokens on disk, and the windows that a step reads."""
 
+from gptlab.data.batches import Batch
 from gptlab.data.cached import prepare_cached
 from gptlab.data.mixture import MixedSampler
-from gptlab.data.sampler import Batch, Sampler, WindowSampler, sequential_batches
+from gptlab.data.sampler import Sampler, WindowSampler, sequential_batches
 from gptlab.data.shard_writer import DatasetWriter
 from gptlab.data.shards import TokenDataset
 

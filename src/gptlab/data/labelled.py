@@ -13,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from gptlab.config.heads import IGNORED, TargetKind
+from gptlab.data.batches import LabelledBatch
 from gptlab.data.labelled_rows import LabelledRow
 from gptlab.data.permutation import permuted
-from gptlab.data.sampler import LabelledBatch, Sampler
+from gptlab.data.sampler import Sampler
 from gptlab.data.shards import Int64Array
 from gptlab.errors import DataError
 from gptlab.tokenizer import Tokenizer

@@ -15,7 +15,8 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 
-from gptlab.data.sampler import Batch, Sampler, WindowSampler
+from gptlab.data.batches import Batch
+from gptlab.data.sampler import Sampler, WindowSampler
 from gptlab.errors import ConfigError
 
 

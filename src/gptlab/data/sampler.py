@@ -11,50 +11,18 @@ Letters: B batch, T window length.
 import math
 from abc import ABC, abstractmethod
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from itertools import groupby
 from operator import itemgetter
-from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from gptlab.data.packing import PackedTokens
+from gptlab.data.batches import AnyBatch, Batch, read_batch
 from gptlab.data.permutation import permuted
-from gptlab.data.shards import Int64Array, TokenDataset
-from gptlab.data.windows import BoolArray, PackedWindows, Spans, StreamWindows, make_windows
+from gptlab.data.shards import TokenDataset
+from gptlab.data.windows import PackedWindows, Spans, StreamWindows, make_windows
 from gptlab.errors import ConfigError
-
-Read = Callable[[Int64Array, int], Int64Array]
-
-
-class Batch(NamedTuple):
-    """Windows and the token that follows each of their tokens, (B, T) each."""
-
-    inputs: Int64Array
-    targets: Int64Array
-    weights: npt.NDArray[np.float32] | None = None
-    """1, or 0 where a short window is filled up, or where a conversation's target is not the
-    assistant's; None where all are 1."""
-    documents: Int64Array | None = None
-    """Number of a token's document within its row, from 0; the filling has one of its own."""
-    positions: Int64Array | None = None
-    """Tokens since the document's start, or the window's where the document began before it."""
-
-
-class LabelledBatch(NamedTuple):
-    """Texts, filled up at the end to T tokens, and what is to be said of them."""
-
-    inputs: Int64Array
-    """(B, T), or (B, 2, T) of texts in pairs."""
-    targets: npt.NDArray[Any]
-    """(B,) int64 of classes, (B, T) of words, or (B, K) float32 of numbers."""
-    lengths: Int64Array
-    """Tokens of each text, at least 1, (B,) or (B, 2)."""
-
-
-AnyBatch = Batch | LabelledBatch
 
 
 class Sampler(ABC):
@@ -156,7 +124,7 @@ class WindowSampler(Sampler):
     def read(self, spans: Spans, *, width: int) -> Batch:
         """The windows `spans`, filled up to `width` where they are shorter."""
         windows = self._windows
-        return _read(
+        return read_batch(
             windows.tokens if isinstance(windows, PackedWindows) else self.dataset,
             spans,
             fill=self.dataset.manifest.get("pad_id") or 0,
@@ -208,67 +176,8 @@ def sequential_batches(
     windows = StreamWindows(len(dataset), length=seq_len)
     for first in range(0, windows.count, batch_size):
         numbers = np.arange(first, min(first + batch_size, windows.count))
-        yield _read(dataset, windows.spans(numbers, epoch=0), width=seq_len, **flags)
+        yield read_batch(dataset, windows.spans(numbers, epoch=0), width=seq_len, **flags)
     read = windows.count * seq_len
     if len(dataset) - 1 > read:
         rest = Spans(np.array([read]), np.array([len(dataset) - 1 - read]))
-        yield _read(dataset, rest, width=len(dataset) - 1 - read, **flags)
-
-
-def _read(
-    dataset: TokenDataset | PackedTokens,
-    spans: Spans,
-    *,
-    width: int,
-    document_mask: bool,
-    reset_positions: bool,
-    fill: int = 0,
-) -> Batch:
-    columns = np.arange(width)
-    real = columns < spans.lengths[:, np.newaxis]
-    if real.all():
-        tokens = dataset.read_many(spans.starts, width + 1)
-        batch = Batch(tokens[:, :-1], tokens[:, 1:])
-    else:
-        tokens = _read_within(dataset.read_many, len(dataset), spans.starts, width + 1)
-        batch = Batch(
-            np.where(real, tokens[:, :-1], fill),
-            np.where(real, tokens[:, 1:], fill),
-            real.astype(np.float32),
-        )
-    if dataset.is_masked:
-        marks = _read_within(dataset.read_marks, len(dataset), spans.starts, width + 1)
-        batch = batch._replace(weights=(real & (marks[:, 1:] == 1)).astype(np.float32))
-    if not (document_mask or reset_positions):
-        return batch
-    begins = _document_begins(dataset.document_ends, spans, width)
-    if document_mask:
-        batch = batch._replace(documents=np.cumsum(begins, axis=1, dtype=np.int64) + ~real)
-    if reset_positions:
-        latest = np.maximum.accumulate(np.where(begins, columns, 0), axis=1)
-        batch = batch._replace(positions=np.where(real, columns - latest, 0))
-    return batch
-
-
-def _read_within(read: Read, size: int, starts: Int64Array, length: int) -> Int64Array:
-    """What is read from `starts`, (B, length); anything where it is beyond the end at `size`."""
-    span = min(length, size)
-    earlier = np.minimum(starts, size - span)
-    items = read(earlier, span)
-    columns = np.arange(length) + (starts - earlier)[:, np.newaxis]
-    return np.take_along_axis(items, np.minimum(columns, span - 1), axis=1)
-
-
-def _document_begins(document_ends: npt.NDArray[np.uint64], spans: Spans, width: int) -> BoolArray:
-    """Where in its row a document begins, (B, T); the row's own start does not count."""
-    last_inputs = spans.starts + spans.lengths - 1
-    # Keys of the same type: NumPy would turn both into rounded floats otherwise.
-    first = np.searchsorted(document_ends, spans.starts.astype(np.uint64), side="right")
-    behind = np.searchsorted(document_ends, last_inputs.astype(np.uint64), side="right")
-    counts = behind - first
-    rows = np.repeat(np.arange(counts.size), counts)
-    nth = np.arange(rows.size) - np.repeat(np.cumsum(counts) - counts, counts)
-    ends = document_ends[np.repeat(first, counts) + nth].astype(np.int64)
-    begins = np.zeros((counts.size, width), dtype=np.bool_)
-    begins[rows, ends - spans.starts[rows]] = True
-    return begins
+        yield read_batch(dataset, rest, width=len(dataset) - 1 - read, **flags)

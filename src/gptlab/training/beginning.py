@@ -6,13 +6,13 @@ from dataclasses import replace
 
 from gptlab.config.training import AUTO
 from gptlab.training.compiling import forward_and_cost
-from gptlab.training.cost import probe
+from gptlab.training.cost import later_memory, probe
 from gptlab.training.examine import drop_later_samples
 from gptlab.training.manifest import write_manifest
 from gptlab.training.metrics import MetricsLog
 from gptlab.training.micro_batches import choose_parts
 from gptlab.training.objective import Forward
-from gptlab.training.plan import describe, later_memory
+from gptlab.training.plan import describe
 from gptlab.training.run_creation import created_run
 from gptlab.training.session import Session
 from gptlab.training.sinks import open_sinks

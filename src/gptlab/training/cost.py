@@ -1,4 +1,4 @@
-"""What a training step takes, found by making one that leaves no trace."""
+"""What training takes: a step, found by making one that leaves no trace, and what lasts."""
 
 import time
 from contextlib import suppress
@@ -82,3 +82,16 @@ def quick_probe(session: Session) -> Cost:
 def learning_size(session: Session) -> int:
     """How many numbers training changes."""
     return sum(parameter.numel() for parameter in learning(session.model).values())
+
+
+def later_memory(session: Session) -> int:
+    """Bytes that a run takes after its first step, beside what a step does: the optimizers' state.
+
+    Gradients are among them where a step has several parts, and an average of the weights.
+    """
+    config = session.config
+    copies = 2 + (config.ema_decay is not None)
+    is_in_parts = config.micro_batch_size or config.gradient_accumulation_steps
+    copies += is_in_parts is not None
+    size = 4 * copies * learning_size(session)
+    return size // session.ranks.size if config.parallel == "fsdp" else size

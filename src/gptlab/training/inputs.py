@@ -1,36 +1,28 @@
 """What a run reads: its tokenizer, its training tokens and its evaluation tokens."""
 
-import hashlib
-import sys
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import partial
-from itertools import chain
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from gptlab.config import HeadSettings, TrainConfig
 from gptlab.config.training import AUTO, TOY_EVAL, TOY_TOKENIZER, TOY_TRAIN
-from gptlab.corpus import Corpus
 from gptlab.data import TokenDataset, prepare_cached, toy
-from gptlab.data.conversations import Chat, said
+from gptlab.data.conversations import Chat
 from gptlab.data.labelled import LabelledDataset
 from gptlab.data.sampler import has_own_windows
-from gptlab.data.staging import staged, writing
 from gptlab.data.text_size import MeasuredDataset
 from gptlab.errors import ConfigError, DataError
-from gptlab.tokenizer import SPECIAL_TOKENS, BPETokenizer, Tokenizer, load_tokenizer, train_bpe
+from gptlab.tokenizer import Tokenizer, train_bpe
 from gptlab.tokenizer.chat import ChatTemplate, with_template_tokens
-from gptlab.tokenizer.chunks.steps import normalise
 from gptlab.tokenizer.lower_case import lower_cased
 from gptlab.training.chat import chat_template_of
+from gptlab.training.run_tokenizer import CACHE, open_tokenizer, save_whole, shows_progress
 from gptlab.training.sources import Data, Say, Source, open_data, open_sources, weighted_paths
 
 TOY_VOCAB_SIZE = 384
-_CACHE = ".cache"
 
 
 @dataclass(frozen=True)
@@ -132,7 +124,7 @@ def write_shipped_data(config: TrainConfig, say: Say) -> None:
     if config.tokenizer == TOY_TOKENIZER and not Path(TOY_TOKENIZER).exists():
         if not Path(TOY_TRAIN).exists():
             toy.write_toy_corpus(Path(TOY_TRAIN).parent)
-        _save_whole(train_bpe([TOY_TRAIN], vocab_size=TOY_VOCAB_SIZE), Path(TOY_TOKENIZER))
+        save_whole(train_bpe([TOY_TRAIN], vocab_size=TOY_VOCAB_SIZE), Path(TOY_TOKENIZER))
         say(f"wrote the stories' tokenizer: {TOY_TOKENIZER}")
 
 
@@ -159,11 +151,11 @@ def _tokens(
     return prepare_cached(
         data,
         tokenizer,
-        cache=Path(config.runs_dir) / _CACHE,
+        cache=Path(config.runs_dir) / CACHE,
         dropout=dropout,
         seed=config.seed,
         chat=None if template is None else Chat(template, config.seq_len),
-        progress=_shows_progress(config),
+        progress=shows_progress(config),
     )
 
 
@@ -216,100 +208,6 @@ def _seq_len(config: TrainConfig, datasets: list[TokenDataset]) -> int:
             f"write --seq_len {length}"
         )
     return config.seq_len
-
-
-def open_tokenizer(
-    config: TrainConfig,
-    sources: list[Source],
-    *,
-    say: Say,
-    template: ChatTemplate | None = None,
-) -> Tokenizer:
-    """The tokenizer that `config` names, that of prepared sources, or one trained on their texts.
-
-    Raises:
-        TokenizerError, ConfigError, DataError: It is missing, damaged, or does not fit.
-    """
-    prepared = [source.train for source in sources if isinstance(source.train, TokenDataset)]
-    texts = [source.train for source in sources if isinstance(source.train, Corpus)]
-    if config.tokenizer != AUTO:
-        kind = None if config.tokenizer_type == "default" else config.tokenizer_type
-        name, tokenizer = config.tokenizer, load_tokenizer(config.tokenizer, kind=kind)
-    elif prepared:
-        name = str(_saved_tokenizer(prepared))
-        tokenizer = load_tokenizer(name)
-    else:
-        cache = Path(config.runs_dir) / _CACHE
-        return _own_tokenizer(texts, config, cache, say, template)
-    if "vocab_size" in config.model_fields_set and config.vocab_size != tokenizer.vocab_size:
-        raise ConfigError(
-            f"tokenizer {name} has {tokenizer.vocab_size} tokens, but the vocabulary "
-            f"is {config.vocab_size}; write --tgt_vocab_size {tokenizer.vocab_size}"
-        )
-    return tokenizer
-
-
-def _saved_tokenizer(prepared: list[TokenDataset]) -> Path:
-    """The folder of the tokenizer that made all of the datasets."""
-    first = prepared[0]
-    for other in prepared:
-        if other.manifest["tokenizer"] != first.manifest["tokenizer"]:
-            raise DataError(
-                f"{first.folder} and {other.folder} were prepared with different tokenizers; "
-                "prepare them with the same one"
-            )
-    folders = [dataset.tokenizer for dataset in prepared if dataset.tokenizer is not None]
-    if not folders:
-        raise ConfigError(
-            f"{first.folder} is prepared already, without its tokenizer; name that with --tokenizer"
-        )
-    return folders[0]
-
-
-def _own_tokenizer(
-    texts: list[Corpus],
-    config: TrainConfig,
-    cache: Path,
-    say: Say,
-    template: ChatTemplate | None,
-) -> Tokenizer:
-    content = " ".join(text.fingerprint() for text in texts)
-    key = f"{content} {config.vocab_size}" + " lower case" * config.lower_case
-    special_tokens: tuple[str, ...] = SPECIAL_TOKENS
-    if template is not None:
-        key += f" {template.fingerprint()}"
-        special_tokens += template.special_tokens
-    folder = cache / f"tokenizer-{hashlib.sha256(key.encode()).hexdigest()[:20]}"
-    if folder.exists():
-        return BPETokenizer.load(folder)
-    # Merges are learned of what will be merged.
-    case = partial(normalise, normalizers=("Lowercase",) if config.lower_case else ())
-    documents = chain.from_iterable(
-        text.streams() if template is None else ([document] for document in said(text))
-        for text in texts
-    )
-    tokenizer = train_bpe(
-        texts=(map(case, document) for document in documents),
-        vocab_size=config.vocab_size,
-        special_tokens=special_tokens,
-        progress=_shows_progress(config),
-    )
-    _save_whole(tokenizer, folder)
-    say(f"trained a tokenizer of {tokenizer.vocab_size} tokens (--tokenizer names another)")
-    return tokenizer
-
-
-def _shows_progress(config: TrainConfig) -> bool:
-    return sys.stderr.isatty() and not config.quiet
-
-
-def _save_whole(tokenizer: Tokenizer, folder: Path) -> None:
-    """Save into a new `folder` that never holds half a tokenizer."""
-    with writing(folder), staged(folder) as partial:
-        tokenizer.save(partial)
-        # Another process may have made the same meanwhile.
-        with suppress(OSError):
-            partial.rename(folder)
 
 
 def _floor(evaluation: Data, dataset: TokenDataset) -> float | None:

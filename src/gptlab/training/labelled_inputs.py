@@ -10,7 +10,8 @@ from gptlab.data.labelled_rows import Fields, LabelledRow, labels_of, read_rows,
 from gptlab.tokenizer import Tokenizer, train_bpe
 from gptlab.tokenizer.chunks.steps import Normalizer, normalise
 from gptlab.tokenizer.lower_case import lower_cased
-from gptlab.training.inputs import Inputs, LabelledInputs, open_tokenizer
+from gptlab.training.inputs import Inputs, LabelledInputs
+from gptlab.training.run_tokenizer import open_tokenizer
 from gptlab.training.sources import Say
 
 

@@ -14,7 +14,8 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor
 
-from gptlab.data.sampler import AnyBatch, Sampler
+from gptlab.data.batches import AnyBatch
+from gptlab.data.sampler import Sampler
 
 _AHEAD = 2
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from gptlab.config import TrainConfig
 from gptlab.data.text_size import MeasuredDataset
-from gptlab.training.cost import Cost, learning_size
+from gptlab.training.cost import Cost, later_memory, learning_size
 from gptlab.training.peak import peak_flops
 from gptlab.training.session import Session
 
@@ -214,19 +214,6 @@ def _speed(session: Session, cost: Cost) -> str:
         return f"{speed:,.0f} tokens/s"
     share = speed * session.model.flops_per_token() / peak
     return f"{speed:,.0f} tokens/s, {share:.0%} of what matrix products alone would allow"
-
-
-def later_memory(session: Session) -> int:
-    """Bytes that a run takes after its first step, beside what a step does: the optimizers' state.
-
-    Gradients are among them where a step has several parts, and an average of the weights.
-    """
-    config = session.config
-    copies = 2 + (config.ema_decay is not None)
-    is_in_parts = config.micro_batch_size or config.gradient_accumulation_steps
-    copies += is_in_parts is not None
-    size = 4 * copies * learning_size(session)
-    return size // session.ranks.size if config.parallel == "fsdp" else size
 
 
 def _duration(seconds: float) -> str:
