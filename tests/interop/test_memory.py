@@ -10,7 +10,7 @@ import torch
 from gptlab.checkpoint import load_model, save
 from gptlab.checkpoint.filling import fill, without_memory
 from gptlab.config import ModelConfig
-from gptlab.interop import write_huggingface
+from gptlab.interop import read_huggingface, write_huggingface
 from gptlab.model import GPT
 
 CONFIG = ModelConfig(
@@ -59,12 +59,20 @@ def test_peak(tmp_path, kind):
     assert 0.9 < float(run.stdout) < 1.2
 
 
-def test_the_file_may_be_overwritten_and_deleted_while_a_model_is_used(tmp_path):
+@pytest.mark.parametrize("kind", ["ours", "theirs"])
+def test_the_file_may_be_overwritten_and_deleted_while_a_model_is_used(tmp_path, kind):
     small = CONFIG.replace(vocab_size=50, embed_dim=24, num_layers=1, n_heads=2, seq_len=8)
     ids = torch.tensor([[1, 2, 3]])
-    save(tmp_path / "m", GPT(small, seed=0))
+    made = GPT(small, seed=0)
+    torch.nn.init.normal_(made.blocks[0].attention.qkv_proj.bias)
+    if kind == "ours":
+        save(tmp_path / "m", made)
+        model = load_model(tmp_path / "m")
+    else:
+        write_huggingface(tmp_path / "m", made, None)
+        model = read_huggingface(tmp_path / "m")
     path = tmp_path / "m" / "model.safetensors"
-    model, before = load_model(tmp_path / "m"), path.read_bytes()
+    before = path.read_bytes()
     expected = model(ids)
     path.write_bytes(b"\0" * len(before))
     assert torch.equal(model(ids), expected)

@@ -7,6 +7,7 @@ it may be replaced, overwritten or deleted.
 """
 
 import json
+import mmap
 from collections.abc import Callable, Mapping, MutableMapping
 from pathlib import Path
 from types import MappingProxyType, TracebackType
@@ -145,6 +146,28 @@ class TensorFile:
         if self._stream.readinto(content) != len(content):
             raise self._damaged(f"it ends within '{name}'")
         return tensor
+
+    def look(self, name: str) -> Tensor:
+        """The tensor of that name as it lies in the file, to be read once and then let go.
+
+        Its memory is the system's, and goes back to it whole. Memory for a copy would stay with
+        the process, in pieces between what the process keeps.
+
+        Raises:
+            CheckpointError: The file ends before the tensor does.
+        """
+        like = self.tensors[name]
+        if not like.nbytes:
+            return self.read(name)
+        skipped = self._starts[name] % mmap.ALLOCATIONGRANULARITY
+        begin, size = self._starts[name] - skipped, skipped + like.nbytes
+        try:
+            # Private, for torch warns of memory that it may not write to.
+            mapped = mmap.mmap(self._stream.fileno(), size, access=mmap.ACCESS_COPY, offset=begin)
+        except (OSError, ValueError):
+            raise self._damaged(f"it ends within '{name}'") from None
+        flat = torch.frombuffer(mapped, dtype=like.dtype, count=like.numel(), offset=skipped)
+        return flat.view(like.shape)
 
     def __enter__(self) -> Self:
         return self

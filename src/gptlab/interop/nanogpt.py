@@ -78,11 +78,12 @@ def read_nanogpt(
     tensors: dict[str, Tensor] = {
         name.removeprefix(_COMPILED): tensor for name, tensor in content["model"].items()
     }
-    stored = StoredTensors(
-        {name: tensor.to("meta") for name, tensor in tensors.items()},
-        lambda name: tensors.pop(name).clone(memory_format=torch.contiguous_format),
-        path,
-    )
+    likes = {name: tensor.to("meta") for name, tensor in tensors.items()}
+
+    def take(name: str) -> Tensor:
+        return tensors.pop(name).clone(memory_format=torch.contiguous_format)
+
+    stored = StoredTensors(likes, read=take, look=take, source=path)
     return read_model(_FAMILY, config, stored, settings="model_args", device=device)
 
 

@@ -10,6 +10,7 @@ from gptlab.checkpoint.filling import fill, without_memory
 from gptlab.config import ModelConfig
 from gptlab.errors import CheckpointError
 from gptlab.interop.family import Family
+from gptlab.interop.forms import SAME
 from gptlab.interop.stored import StoredTensors
 from gptlab.model import GPT
 
@@ -45,7 +46,12 @@ def read_model(
 
     def read(name: str) -> Tensor:
         theirs, form = family.stored(name)
-        return form.to_ours([stored.read(names[one]) for one in theirs], config)
+        if form is SAME:
+            return stored.read(names[theirs[0]])
+        found = [stored.look(names[one]) for one in theirs]
+        ours = form.to_ours(found, config)
+        # What had nothing to rearrange, a bias for example.
+        return ours.clone() if ours.data_ptr() == found[0].data_ptr() else ours
 
     return fill(model, read, device=device)
 

@@ -22,6 +22,8 @@ from gptlab.errors import CheckpointError
 INDEX = ".index.json"
 FILES = ("model.safetensors", "pytorch_model.bin")
 
+_Readers = tuple[Callable[[str], Tensor], Callable[[str], Tensor]]
+
 
 @dataclass(frozen=True)
 class StoredTensors:
@@ -31,6 +33,8 @@ class StoredTensors:
     """Type and shape of each, without memory."""
     read: Callable[[str], Tensor]
     """The tensor of a name, in memory of its own on the CPU."""
+    look: Callable[[str], Tensor]
+    """The tensor of a name to make another one of, perhaps in memory that is the file's."""
     source: Path
     """The file, or the index of several."""
 
@@ -46,9 +50,9 @@ def open_stored(folder: Path) -> Iterator[StoredTensors]:
     source, files = _sources(folder)
     with ExitStack() as stack:
         tensors: dict[str, Tensor] = {}
-        readers: dict[str, Callable[[str], Tensor]] = {}
+        readers: dict[str, _Readers] = {}
         for file, expected in files.items():
-            found, read = _opened(file, stack)
+            found, both = _opened(file, stack)
             if expected is not None and expected != found.keys():
                 odd = min(expected ^ found.keys())
                 place = f"puts '{odd}' into" if odd in expected else f"knows no '{odd}' in"
@@ -57,8 +61,13 @@ def open_stored(folder: Path) -> Iterator[StoredTensors]:
                     "swapped, download them again"
                 )
             tensors |= found
-            readers |= dict.fromkeys(found, read)
-        yield StoredTensors(tensors, lambda name: readers[name](name), source)
+            readers |= dict.fromkeys(found, both)
+        yield StoredTensors(
+            tensors,
+            read=lambda name: readers[name][0](name),
+            look=lambda name: readers[name][1](name),
+            source=source,
+        )
 
 
 def _sources(folder: Path) -> tuple[Path, dict[Path, set[str] | None]]:
@@ -107,12 +116,14 @@ def _within(folder: Path, name: str) -> Path:
     return path
 
 
-def _opened(file: Path, stack: ExitStack) -> tuple[Mapping[str, Tensor], Callable[[str], Tensor]]:
+def _opened(file: Path, stack: ExitStack) -> tuple[Mapping[str, Tensor], _Readers]:
+    """Type and shape of each tensor of a file, and what reads it and looks at it."""
     if file.suffix == ".safetensors":
         opened = stack.enter_context(TensorFile(file))
-        return opened.tensors, opened.read
+        return opened.tensors, (opened.read, opened.look)
     tensors = load_pickle(file)
     if not is_state_dict(tensors):
         raise CheckpointError(f"{file} holds no named tensors; use another file")
     likes = {name: tensor.to("meta") for name, tensor in tensors.items()}
-    return likes, taking(tensors)
+    take = taking(tensors)
+    return likes, (take, take)
