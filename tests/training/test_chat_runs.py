@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from gradients import assert_parts_give_the_same
 
 import gptlab
 from gptlab.config import ModelConfig, TrainConfig
@@ -21,7 +22,6 @@ from gptlab.training.evaluate import evaluate
 from gptlab.training.inputs import load_inputs, measured
 from gptlab.training.loader import DeviceBatch
 from gptlab.training.losses import weighted_sum
-from gptlab.training.metrics import read_metrics
 from gptlab.training.precision import choose_arithmetic
 
 pytestmark = pytest.mark.usefixtures("without_plots")
@@ -178,15 +178,10 @@ def test_a_run_that_is_resumed_gives_the_same_bytes(chatty):
     assert one.read_bytes() == other.read_bytes()
 
 
-def test_micro_batches_learn_the_same(chatty, tmp_path):
+def test_micro_batches_give_the_same_gradient(chatty, tmp_path):
     file = written(tmp_path / "many.jsonl", TALKS * 3)
-    changes = {"train_data": str(file), "eval_data": str(file), "batch_size": 4, "seq_len": 64}
-    whole = train(chatty(max_steps=4, experiment_name="whole", **changes)).path
-    parts = train(chatty(max_steps=4, experiment_name="p", micro_batch_size=1, **changes)).path
-    losses = [
-        [r["loss"] for r in read_metrics(run) if r["split"] == "eval"] for run in (whole, parts)
-    ]
-    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    config = chatty(train_data=str(file), eval_data=str(file), batch_size=4, seq_len=LENGTH)
+    assert_parts_give_the_same(config, parts=(2, 4))
 
 
 def test_a_prepared_dataset_brings_its_template_along(chatty, tmp_path, prepare):
@@ -211,6 +206,11 @@ def test_a_prepared_dataset_brings_its_template_along(chatty, tmp_path, prepare)
     mixed = config.replace(train_data=(str(path), str(plain)), eval_data=str(path))
     with pytest.raises(ConfigError, match="plain has plain texts, but the run conversations of"):
         load_inputs(mixed, saved=None, say=print)
+    (tmp_path / "eval.txt").write_text("some text " * 40)
+    line = r"eval\.txt is read as plain texts, but the run has conversations of template chatml;"
+    for changes in ({"eval_data": str(tmp_path / "eval.txt")}, {"train_data": ("eval.txt", "ds")}):
+        with pytest.raises(ConfigError, match=line):
+            load_inputs(config.replace(**{"eval_data": "ds", **changes}), saved=None, say=print)
 
 
 def test_tokens_of_the_template_are_added_to_a_tokenizer_that_lacks_them(chatty):

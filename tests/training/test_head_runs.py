@@ -1,10 +1,10 @@
 """Heads trained by the loop: against a loop by hand, in parts, resumed, by several processes."""
 
 import math
-from dataclasses import replace
 
 import pytest
 import torch
+from gradients import assert_parts_give_the_same
 from head_tasks import HEADS, records, rows_of, weights, write
 from jobs import run_job
 
@@ -72,32 +72,9 @@ def test_steps_are_those_of_a_loop_by_hand(head_run, head):
         assert torch.allclose(parameter, model.get_parameter(name), atol=2e-4), name
 
 
-class Keeper:
-    """In an optimizer's place: keeps the gradients that it should follow."""
-
-    def __init__(self, model):
-        self.model, self.param_groups = model, [{}]
-
-    def step(self):
-        self.gradients = {
-            name: p.grad.clone() for name, p in self.model.named_parameters() if p.grad is not None
-        }
-
-
 @pytest.mark.parametrize("head", HEADS)
 def test_micro_batches_give_the_same_gradient(head_run, head):
-    def gradients(parts):
-        session = open_session(head_run(head, batch_size=7))
-        with session.loader:
-            keeper = Keeper(session.model)
-            train_step(replace(session, parts=parts, optimizers=(keeper,)), session.module)
-        return keeper.gradients
-
-    whole = gradients(1)
-    for parts in (2, 7):
-        for name, gradient in gradients(parts).items():
-            bound = 1e-5 * max(1e-3, whole[name].abs().max())
-            assert (gradient - whole[name]).abs().max() <= bound, name
+    assert_parts_give_the_same(head_run(head, batch_size=7), parts=(2, 7))
 
 
 @pytest.mark.parametrize("head", HEADS)
@@ -180,6 +157,29 @@ def test_settings_that_do_nothing_are_refused(head_run):
         head_run(z_loss=0.1)
     with pytest.raises(ConfigError, match=r"learns from labels, which the shipped stories lack"):
         TrainConfig(head="regression")
+    with pytest.raises(ConfigError, match="chat_template is about next tokens and does nothing"):
+        head_run(chat_template="chatml")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"labels": ("good", "bad")},
+        {"pooling": "mean"},
+        {"normalise": True},
+        {"num_values": 2},
+        {"label_field": "stars"},
+        {"pair_field": "other"},
+    ],
+    ids=lambda given: next(iter(given)),
+)
+def test_settings_of_a_head_are_refused_without_one(given):
+    with pytest.raises(ConfigError) as refused:
+        TrainConfig(train_data="reviews.jsonl", **given)
+    assert str(refused.value) == (
+        f"{next(iter(given))} does nothing without another head; write --head, as in --head "
+        "sequence_classification"
+    )
 
 
 def test_labels_that_changed_are_refused(head_run, tmp_path):

@@ -66,7 +66,6 @@ def test_a_loss_that_is_a_mean_is_refused(head_run):
 
 
 def test_a_loss_that_is_not_written_is_refused(head_run):
-    config = head_run("own", train_data=write(__import__("pathlib").Path("n.jsonl"),
-                                              rows_of("regression")))  # fmt: skip
+    config = head_run("own", train_data=write(Path("n.jsonl"), rows_of("regression")))
     with pytest.raises(ConfigError, match="EmptyHead has no loss to train with; write its method"):
         train(config, head=EmptyHead)
