@@ -300,30 +300,25 @@ torch.set_num_threads(1)
 from gptlab.config import TrainConfig
 from gptlab.training import loop
 loop.plot_run = lambda _folder: None
-for settings in json.loads({settings!r}):
-    loop.train(TrainConfig(**settings))
+loop.train(TrainConfig(**json.loads({settings!r})))
 """
 
 
-def test_two_processes_learn_as_one(tune, tmp_path):
-    kinds = {
-        "lora_ddp": {},
-        "lora_fsdp": {"lora_base": "int8"},
-        "last_ddp": {"lora_rank": None, "train_last_layers": 1},
-        "last_fsdp": {"lora_rank": None, "train_last_layers": 1},
-    }
-    jobs = []
-    for name, settings in kinds.items():
-        settings |= {"max_steps": 6, "learning_rate": 1e-3}
-        train(tune(experiment_name=name, **settings))
-        mode = name.partition("_")[2]
-        config = tune(experiment_name=f"{name}_2", parallel=mode, **settings)
-        jobs.append({key: getattr(config, key) for key in config.model_fields_set})
-    for ended in run_job(tmp_path, size=2, script=JOB.format(settings=json.dumps(jobs))):
+@pytest.mark.parametrize(
+    ("mode", "settings"),
+    [
+        ("ddp", {"lora_rank": None, "train_last_layers": 1}),
+        ("fsdp", {"lora_base": "int8"}),
+    ],
+    ids=["last layers, ddp", "LoRA, fsdp"],
+)
+def test_two_processes_learn_as_one(tune, tmp_path, mode, settings):
+    settings |= {"max_steps": 6, "learning_rate": 1e-3}
+    train(tune(experiment_name="alone", **settings))
+    config = tune(experiment_name="together", parallel=mode, **settings)
+    job = {key: getattr(config, key) for key in config.model_fields_set}
+    for ended in run_job(tmp_path, size=2, script=JOB.format(settings=json.dumps(job))):
         assert ended.code == 0, ended.errors
-    for name in kinds:
-        alone, together = (
-            gptlab.load(f"runs/{run}")[0].state_dict() for run in (name, f"{name}_2")
-        )
-        for key, tensor in alone.items():
-            torch.testing.assert_close(together[key], tensor, rtol=0, atol=ORDER)
+    alone, together = (gptlab.load(f"runs/{run}")[0].state_dict() for run in ("alone", "together"))
+    for key, tensor in alone.items():
+        torch.testing.assert_close(together[key], tensor, rtol=0, atol=ORDER)
