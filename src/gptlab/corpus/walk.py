@@ -12,8 +12,12 @@ from gptlab.corpus.patterns import Pattern, leads_to, matches
 from gptlab.corpus.saved_datasets import files_of, is_saved_dataset
 
 # gptlab-tokenize saves beside a text, which may be within a folder of texts.
-_TOKENIZER_SIGNS = {"tokenizer.json", "tokenizer_config.json"}
-_TOKENIZER_FILES = _TOKENIZER_SIGNS | {"tokenizer.tiktoken", "merges.txt", "vocab.json"}
+_TOKENIZER_SIGN, _TOKENIZERS = "tokenizer_config.json", {"tokenizer.json", "tokenizer.model"}
+_TOKENIZER_FILES = {
+    _TOKENIZER_SIGN,
+    *_TOKENIZERS,
+    *("tokenizer.tiktoken", "merges.txt", "vocab.json"),
+}
 
 # gptlab-train writes where it is called, which may be within a folder of texts as well.
 _RUN_SIGNS = {"config.json", "metrics.jsonl"}
@@ -93,7 +97,8 @@ def _listed(folder: Path, entries: dict[str, os.DirEntry[str]]) -> Iterator[tupl
     if is_saved_dataset(names):
         yield from ((name, False) for name in files_of(folder))
         return
-    passed_over = _TOKENIZER_FILES if names >= _TOKENIZER_SIGNS else set()
+    has_tokenizer = _TOKENIZER_SIGN in names and not _TOKENIZERS.isdisjoint(names)
+    passed_over = _TOKENIZER_FILES if has_tokenizer else set()
     for name in sorted(names - passed_over):
         if not name.startswith("."):
             yield name, entries[name].is_dir(follow_symlinks=False)
