@@ -12,13 +12,11 @@ from gptlab.corpus.patterns import Pattern, leads_to, matches
 from gptlab.corpus.saved_datasets import files_of, is_saved_dataset
 
 # gptlab-tokenize saves beside a text, which may be within a folder of texts.
-_TOKENIZER_SIGNS = ({"tokenizer.json", "tokenizer_config.json"}, {"tokenizer.model"})
+_TOKENIZER_SIGN, _TOKENIZERS = "tokenizer_config.json", {"tokenizer.json", "tokenizer.model"}
 _TOKENIZER_FILES = {
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "tokenizer.tiktoken",
-    "merges.txt",
-    "vocab.json",
+    _TOKENIZER_SIGN,
+    *_TOKENIZERS,
+    *("tokenizer.tiktoken", "merges.txt", "vocab.json"),
 }
 
 # gptlab-train writes where it is called, which may be within a folder of texts as well.
@@ -99,8 +97,8 @@ def _listed(folder: Path, entries: dict[str, os.DirEntry[str]]) -> Iterator[tupl
     if is_saved_dataset(names):
         yield from ((name, False) for name in files_of(folder))
         return
-    is_tokenizer = any(names >= signs for signs in _TOKENIZER_SIGNS)
-    passed_over = _TOKENIZER_FILES if is_tokenizer else set()
+    has_tokenizer = _TOKENIZER_SIGN in names and not _TOKENIZERS.isdisjoint(names)
+    passed_over = _TOKENIZER_FILES if has_tokenizer else set()
     for name in sorted(names - passed_over):
         if not name.startswith("."):
             yield name, entries[name].is_dir(follow_symlinks=False)
