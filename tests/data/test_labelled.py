@@ -1,6 +1,7 @@
 """Labelled rows: read, split, encoded and drawn, against loops over single rows."""
 
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -218,3 +219,15 @@ def test_labels_that_are_all_cut_off():
         LabelledDataset(
             words_of([["long"]]), BYTES, kind="word_classes", labels=("O", "X"), length=2
         )
+
+
+@pytest.mark.parametrize(("kind", "label"), [("class", "x"), ("numbers", 1.0)])
+def test_texts_take_little_more_than_their_ids_while_they_are_encoded(kind, label):
+    rows = [row("word " * 100 + str(n), label) for n in range(300)]
+    tracemalloc.start()
+    dataset = LabelledDataset(rows, BYTES, kind=kind, labels=["x"], length=600)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert dataset.num_tokens > 150_000
+    # Ids of 4 bytes, in a buffer that grows and then for good.
+    assert peak < 11 * dataset.num_tokens

@@ -2,7 +2,11 @@
 
 import json
 
+import torch
+import torch.nn.functional as F
+
 from gptlab.checkpoint import find_checkpoint, load_tensors
+from gptlab.model.head import EmptyHead
 from gptlab.training.metrics import MEASURED, read_metrics
 
 WORDS = {"good": ["fine", "great"], "bad": ["poor", "awful"]}
@@ -47,3 +51,25 @@ def records(folder):
 
 def weights(folder):
     return load_tensors(find_checkpoint(folder) / "model.safetensors")
+
+
+class Hinge(EmptyHead):
+    """A head of one's own: which side of zero a text is on."""
+
+    targets = "class"
+
+    def __init__(self, settings, *, width):
+        super().__init__(settings, width=width)
+        self.out = torch.nn.Linear(width, 1)
+
+    def forward(self, hidden_BTD, lengths_B):
+        return self.out(hidden_BTD[torch.arange(len(lengths_B)), lengths_B - 1]).squeeze(-1)
+
+    def loss(self, outputs, targets):
+        return F.relu(1 - outputs.float() * (2 * targets - 1))
+
+    def estimate(self, outputs):
+        return (outputs > 0).long()
+
+    def answer(self, output, places):  # noqa: ARG002
+        return {"label": self.settings.labels[int(output > 0)]}

@@ -178,6 +178,23 @@ def test_a_run_that_is_resumed_gives_the_same_bytes(chatty):
     assert one.read_bytes() == other.read_bytes()
 
 
+def test_a_sample_goes_on_from_the_ids_that_were_read(chatty, monkeypatch):
+    prompts = []
+    plain = gptlab.Generator.make_rows
+
+    def kept(self, rows, config, **changes):
+        prompts.extend(map(list, rows))
+        return plain(self, rows, config, **changes)
+
+    monkeypatch.setattr(gptlab.Generator, "make_rows", kept)
+    path = train(chatty(max_steps=1)).path
+    tokenizer = gptlab.load(path)[1]
+    ids, _ = ChatEncoder(CHATML, tokenizer).render(messages_of(talk("ping", "pong!")))
+    assert prompts == [ids[:8].tolist()]
+    sample = (path / "samples.txt").read_text()
+    assert sample.startswith(f"--- step 1\n{tokenizer.decode(prompts[0])}|")
+
+
 def test_micro_batches_give_the_same_gradient(chatty, tmp_path):
     file = written(tmp_path / "many.jsonl", TALKS * 3)
     config = chatty(train_data=str(file), eval_data=str(file), batch_size=4, seq_len=LENGTH)

@@ -13,7 +13,7 @@ from gptlab.checkpoint import find_checkpoint
 from gptlab.config import TrainConfig
 from gptlab.errors import CheckpointError, ConfigError, DataError
 from gptlab.prediction import ModelWithHead
-from gptlab.training import loop, train
+from gptlab.training import loop, run_tokenizer, train
 from gptlab.training.metrics import read_metrics
 from gptlab.training.session import open_session
 from gptlab.training.step import rate_of, train_step
@@ -212,3 +212,20 @@ def test_two_processes_learn_and_measure_what_one_does(head_run, tmp_path, paral
             assert two[name] == (pytest.approx(value, rel=1e-3) if name != "split" else value)
     for name, tensor in weights(alone).items():
         assert torch.allclose(weights(tmp_path / "runs" / "two")[name], tensor, atol=1e-3), name
+
+
+def test_a_tokenizer_of_the_same_texts_is_trained_once(head_run, monkeypatch):
+    first = open_session(head_run())
+    first.loader.close()
+
+    def again(*_, **__):
+        raise AssertionError
+
+    monkeypatch.setattr(run_tokenizer, "train_bpe", again)
+    second = open_session(head_run())
+    second.loader.close()
+    assert second.inputs.tokenizer == first.inputs.tokenizer
+    with pytest.raises(AssertionError):
+        open_session(head_run(lower_case=True))
+    with pytest.raises(AssertionError):
+        open_session(head_run("regression"))

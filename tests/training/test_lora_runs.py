@@ -21,7 +21,7 @@ from gptlab.checkpoint.adapters import fingerprint
 from gptlab.config import SamplingConfig, TrainConfig
 from gptlab.errors import CheckpointError
 from gptlab.model import merged
-from gptlab.training import train
+from gptlab.training import cost, train
 from gptlab.training.cost import later_memory, probe
 from gptlab.training.lr_find import find_learning_rate
 from gptlab.training.metrics import MEASURED, read_metrics
@@ -322,3 +322,16 @@ def test_two_processes_learn_as_one(tune, tmp_path, mode, settings):
     alone, together = (gptlab.load(f"runs/{run}")[0].state_dict() for run in ("alone", "together"))
     for key, tensor in alone.items():
         torch.testing.assert_close(together[key], tensor, rtol=0, atol=ORDER)
+
+
+@pytest.mark.parametrize("part", [{}, {"lora_rank": None, "train_last_layers": 1}])
+def test_a_part_that_learns_has_no_share_of_the_peak(tune, monkeypatch, part):
+    monkeypatch.setattr(cost, "peak_flops", lambda *_, **__: 1e12)
+    session = open_session(tune(**part))
+    assert " of what matrix products" not in describe(session, probe(session, session.module))
+    records = read_metrics(train(tune(**part)).path)
+    assert not any("mfu" in record for record in records)
+    whole = tune(lora_rank=None, experiment_name="whole")
+    session = open_session(whole)
+    assert " of what matrix products" in describe(session, probe(session, session.module))
+    assert any("mfu" in record for record in read_metrics(train(whole).path))

@@ -1,9 +1,13 @@
 import json
 import math
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
+from head_tasks import Hinge, rows_of, write
 
+from gptlab.config import preset
+from gptlab.config.presets import layered
 from gptlab.errors import ConfigError
 from gptlab.training import lr_find
 from gptlab.training.lr_find import SearchPoint, find_learning_rate, suggest
@@ -105,3 +109,17 @@ def test_it_says_what_it_found(tiny, capsys, without_plot):
     out = capsys.readouterr().out
     assert f"--learning_rate {search.suggestion:g}" in out
     assert str(search.folder / "lr_find.png") in out
+
+
+def test_the_warm_up_of_a_preset_does_not_matter(tiny, without_plot):
+    own = {"max_steps": 3, "eval_steps": 5, "batch_size": 4}
+    changes = layered({**preset("finetune"), "epochs": None}, own)
+    search = find_learning_rate(tiny(**changes), steps=10)
+    assert len(search.points) == 10
+
+
+def test_a_head_of_ones_own_is_searched_too(head_run, without_plot):
+    task = write(Path("task.jsonl"), rows_of("sequence_classification"))
+    config = head_run("own", train_data=task)
+    search = find_learning_rate(config, steps=10, head=Hinge)
+    assert len(search.points) == 10

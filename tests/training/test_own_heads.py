@@ -5,36 +5,15 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from head_tasks import rows_of, write
+from head_tasks import Hinge, rows_of, write
 
+from gptlab.checkpoint import find_checkpoint
 from gptlab.errors import ConfigError
 from gptlab.model.head import EmptyHead
 from gptlab.prediction import ModelWithHead
 from gptlab.training import train
 
 pytestmark = pytest.mark.usefixtures("without_plots")
-
-
-class Hinge(EmptyHead):
-    """A head of one's own: which side of zero a text is on."""
-
-    targets = "class"
-
-    def __init__(self, settings, *, width):
-        super().__init__(settings, width=width)
-        self.out = torch.nn.Linear(width, 1)
-
-    def forward(self, hidden_BTD, lengths_B):
-        return self.out(hidden_BTD[torch.arange(len(lengths_B)), lengths_B - 1]).squeeze(-1)
-
-    def loss(self, outputs, targets):
-        return F.relu(1 - outputs.float() * (2 * targets - 1))
-
-    def estimate(self, outputs):
-        return (outputs > 0).long()
-
-    def answer(self, output, places):  # noqa: ARG002
-        return {"label": self.settings.labels[int(output > 0)]}
 
 
 def test_a_head_of_ones_own_is_trained_by_its_own_loss(head_run):
@@ -69,3 +48,24 @@ def test_a_loss_that_is_not_written_is_refused(head_run):
     config = head_run("own", train_data=write(Path("n.jsonl"), rows_of("regression")))
     with pytest.raises(ConfigError, match="EmptyHead has no loss to train with; write its method"):
         train(config, head=EmptyHead)
+
+
+class Dropped(Hinge):
+    """Drops states by a function, which no search among the modules would find."""
+
+    def forward(self, hidden_BTD, lengths_B):
+        return super().forward(F.dropout(hidden_BTD, 0.5, training=self.training), lengths_B)
+
+
+def test_what_a_head_of_ones_own_draws_is_the_same_after_a_resume(head_run):
+    def run(name, **changes):
+        usual = {"train_data": write_task(), "schedule": "constant", "warmup_steps": 0}
+        return train(head_run("own", experiment_name=name, **usual, **changes), head=Dropped).path
+
+    straight = run("straight")
+    run("cut", max_steps=5)
+    torch.rand(7)
+    cut = run("cut", resume=True)
+    for name in ("model.safetensors", "trainer/optimizer.safetensors"):
+        one, two = ((find_checkpoint(path) / name).read_bytes() for path in (straight, cut))
+        assert one == two

@@ -4,8 +4,10 @@ Letters: B batch, T tokens of the longest text in it, K values.
 """
 
 import hashlib
+from array import array
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from itertools import groupby
+from itertools import chain, groupby
 from operator import itemgetter
 from typing import Any
 
@@ -54,15 +56,30 @@ class LabelledDataset:
         self.kind: TargetKind = kind
         self.num_cut = 0
         """Texts of which only the beginning is read."""
-        texts: list[EncodedText] = []
-        for row in rows:
-            texts += [self._encode(text, tokenizer, length) for text in row.texts]
-        self.lengths = np.array([len(text.ids) for text in texts], dtype=np.int64)
+        # Lists would take several times the bytes of what they hold.
+        ids, lengths = array("I"), array("q")
+        places: list[Int64Array] = []
+        for text in chain.from_iterable(row.texts for row in rows):
+            encoded = self._encode(text, tokenizer, length)
+            if kind == "word_classes":
+                places.append(np.array(encoded.places, dtype=np.int64) + len(ids))
+            ids.extend(encoded.ids)
+            lengths.append(len(encoded.ids))
+        self.lengths = np.array(lengths, dtype=np.int64)
         """Tokens of each text."""
-        self._ids = np.concatenate([np.array(text.ids, dtype=np.uint32) for text in texts])
+        self._ids = np.array(ids, dtype=np.uint32)
         self._starts = np.cumsum(self.lengths) - self.lengths
         self._texts_a_row = len(rows[0].texts)
-        self._targets = _targets(rows, texts, kind=kind, labels=labels, num_values=num_values)
+        self._targets: npt.NDArray[Any]
+        if kind in ("numbers", "similarity"):
+            self._targets = _values(rows, num_values)
+        else:
+            numbers = _numbers(rows, labels)
+            self._targets = (
+                np.array(numbers, dtype=np.int64)[:, 0]
+                if kind == "class"
+                else _of_words(numbers, places, size=len(ids))
+            )
         if kind == "word_classes" and (self._targets == IGNORED).all():
             raise DataError(
                 f"no word with a label is within the first {length} tokens of {rows[0].place} and "
@@ -77,7 +94,8 @@ class LabelledDataset:
         longer = encode(tokenizer, text, length=length + 1)  # type: ignore[arg-type]
         if len(longer.ids) > length:
             self.num_cut += 1
-        return EncodedText(longer.ids[:length], [p for p in longer.places if p < length])
+        last = bisect_left(longer.places, length)
+        return EncodedText(longer.ids[:length], longer.places[:last])
 
     def __len__(self) -> int:
         return len(self.lengths) // self._texts_a_row
@@ -101,9 +119,9 @@ class LabelledDataset:
     def fingerprint(self) -> str:
         """Digest of the tokens and the targets."""
         digest = hashlib.sha256(f"{self.kind} {self._texts_a_row}".encode())
-        for array in (self._ids, self.lengths, self._targets):
-            digest.update(f"{array.dtype} {array.shape}".encode())
-            digest.update(np.ascontiguousarray(array).tobytes())
+        for part in (self._ids, self.lengths, self._targets):
+            digest.update(f"{part.dtype} {part.shape}".encode())
+            digest.update(np.ascontiguousarray(part).tobytes())
         return digest.hexdigest()
 
     def batch(self, numbers: Int64Array, *, width: int | None = None) -> LabelledBatch:
@@ -164,22 +182,19 @@ class LabelledSampler(Sampler):
         return self.dataset.batch(np.concatenate(pieces), width=self._width)
 
 
-def _targets(
-    rows: Sequence[LabelledRow],
-    texts: Sequence[EncodedText],
-    *,
-    kind: TargetKind,
-    labels: Sequence[str],
-    num_values: int,
-) -> npt.NDArray[Any]:
-    if kind in ("numbers", "similarity"):
-        for row in rows:
-            if len(row.label) != num_values:
-                raise DataError(
-                    f"{row.place} has {len(row.label)} number(s), but num_values is {num_values}; "
-                    "give as many in each row"
-                )
-        return np.array([row.label for row in rows], dtype=np.float32)
+def _values(rows: Sequence[LabelledRow], num_values: int) -> npt.NDArray[np.float32]:
+    """The numbers of each row, (rows, K)."""
+    for row in rows:
+        if len(row.label) != num_values:
+            raise DataError(
+                f"{row.place} has {len(row.label)} number(s), but num_values is {num_values}; "
+                "give as many in each row"
+            )
+    return np.array([row.label for row in rows], dtype=np.float32)
+
+
+def _numbers(rows: Sequence[LabelledRow], labels: Sequence[str]) -> list[list[int]]:
+    """The place in `labels` of each label of each row."""
     number_of = {name: number for number, name in enumerate(labels)}
     for row in rows:
         unknown = next((name for name in row.label if name not in number_of), None)
@@ -189,12 +204,14 @@ def _targets(
                 f"{row.place}: label '{unknown}' is none of those to learn ({known}); correct it, "
                 "or name all of them with --labels"
             )
-    numbers = [[number_of[str(name)] for name in row.label] for row in rows]
-    if kind == "class":
-        return np.array(numbers, dtype=np.int64)[:, 0]
-    pieces = []
-    for text, own in zip(texts, numbers, strict=True):
-        targets = np.full(len(text.ids), IGNORED, dtype=np.int64)
-        targets[text.places] = own[: len(text.places)]
-        pieces.append(targets)
-    return np.concatenate(pieces)
+    return [[number_of[str(name)] for name in row.label] for row in rows]
+
+
+def _of_words(
+    numbers: Sequence[Sequence[int]], places: Sequence[Int64Array], *, size: int
+) -> Int64Array:
+    """A target for each of `size` tokens: the number of a word at its place, else `IGNORED`."""
+    targets = np.full(size, IGNORED, dtype=np.int64)
+    for own, classes in zip(places, numbers, strict=True):
+        targets[own] = classes[: own.size]
+    return targets

@@ -10,14 +10,14 @@ class EncodedText(NamedTuple):
     """Ids of a text, at least one, and the places in it that are spoken of."""
 
     ids: list[int]
-    places: list[int]
+    places: Sequence[int]
     """The last token of each word, where the text came as words; else every token."""
 
 
 def encode_text(tokenizer: Tokenizer, text: str, *, length: int) -> EncodedText:
     """The first `length` tokens of `text`; an empty one is the token that ends a document."""
     ids = _never_empty(tokenizer, tokenizer.encode(text))[:length]
-    return EncodedText(ids, list(range(len(ids))))
+    return EncodedText(ids, range(len(ids)))
 
 
 def encode_words(tokenizer: Tokenizer, words: Sequence[str], *, length: int) -> EncodedText:

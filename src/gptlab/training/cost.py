@@ -8,6 +8,7 @@ from gptlab.training.memory import peak_memory, restart_peak
 from gptlab.training.micro_batches import split
 from gptlab.training.objective import Forward
 from gptlab.training.parallelism import synchronised
+from gptlab.training.peak import peak_flops
 from gptlab.training.session import Session
 from gptlab.training.state import learning
 
@@ -95,3 +96,15 @@ def later_memory(session: Session) -> int:
     copies += is_in_parts is not None
     size = 4 * copies * learning_size(session)
     return size // session.ranks.size if config.parallel == "fsdp" else size
+
+
+def comparable_peak(session: Session) -> float | None:
+    """Operations a second that the devices could do, where `flops_per_token` says what a run does.
+
+    None where it does not, or the device is not known: with a head, or where only a part of the
+    model learns, for gradients that nobody computes are no use of the processor.
+    """
+    is_partial = learning_size(session) < session.model.num_parameters()
+    if is_partial or session.inputs.labelled is not None:
+        return None
+    return peak_flops(session.arithmetic, devices=session.ranks.size)

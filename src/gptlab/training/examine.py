@@ -8,6 +8,7 @@ from functools import partial
 from gptlab.config import SamplingConfig
 from gptlab.errors import TrainingError
 from gptlab.generation import Generator
+from gptlab.generation.stream import TextStream
 from gptlab.training.ending import is_out_of_time
 from gptlab.training.evaluate import Evaluation, evaluate_forward
 from gptlab.training.head_evaluation import HeadEvaluation, evaluate_head
@@ -117,12 +118,16 @@ def _sample(session: Session) -> str:
     """The beginning of the evaluation text, and how the model goes on."""
     tokenizer, dataset = session.inputs.tokenizer, session.inputs.evaluation[0]
     length = min(_PROMPT_TOKENS, session.config.seq_len - 1, len(dataset))
-    prompt = tokenizer.decode(dataset.read(0, length).tolist())
+    # These very ids: their text might be cut in another way, without names of special tokens.
+    prompt = dataset.read(0, length).tolist()
     sampling = SamplingConfig(
         max_new_tokens=session.config.sample_length, seed=session.config.seed, temperature=0.8
     )
     was_training = session.model.training
     with session.arithmetic.autocast():
-        continuation = Generator(session.model, tokenizer, compile="off").generate(prompt, sampling)
+        generator = Generator(session.model, tokenizer, compile="off")
+        (drawn,) = generator.generate_ids([prompt], sampling)
     session.model.train(was_training)
-    return f"{prompt}|{continuation}"
+    stream = TextStream(tokenizer, prompt=prompt)
+    continuation = "".join(map(stream.push, drawn)) + stream.finish()
+    return f"{tokenizer.decode(prompt)}|{continuation}"

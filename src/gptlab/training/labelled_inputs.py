@@ -1,17 +1,16 @@
 """What a run with a head reads: texts with labels, and what follows from them about the head."""
 
-import sys
+import hashlib
 
 from gptlab.config import HeadSettings, TrainConfig
 from gptlab.config.heads import TargetKind
 from gptlab.config.training import AUTO
 from gptlab.data.labelled import LabelledDataset
 from gptlab.data.labelled_rows import Fields, LabelledRow, labels_of, read_rows, split_rows
-from gptlab.tokenizer import Tokenizer, train_bpe
-from gptlab.tokenizer.chunks.steps import Normalizer, normalise
+from gptlab.tokenizer import Tokenizer
 from gptlab.tokenizer.lower_case import lower_cased
 from gptlab.training.inputs import Inputs, LabelledInputs
-from gptlab.training.run_tokenizer import open_tokenizer
+from gptlab.training.run_tokenizer import open_tokenizer, own_tokenizer
 from gptlab.training.sources import Say
 
 
@@ -83,13 +82,8 @@ def _settings(config: TrainConfig, kind: TargetKind, rows: list[LabelledRow]) ->
 def _open_tokenizer(config: TrainConfig, rows: list[LabelledRow], say: Say) -> Tokenizer:
     if config.tokenizer != AUTO:
         return open_tokenizer(config, [], say=say)
-    # Merges are learned of what will be merged.
-    normalizers: tuple[Normalizer, ...] = ("Lowercase",) if config.lower_case else ()
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(f"{row.texts!r}\n".encode())
     texts = (text if isinstance(text, str) else " ".join(text) for r in rows for text in r.texts)
-    tokenizer = train_bpe(
-        texts=(normalise(text, normalizers) for text in texts),
-        vocab_size=config.vocab_size,
-        progress=sys.stderr.isatty() and not config.quiet,
-    )
-    say(f"trained a tokenizer of {tokenizer.vocab_size} tokens (--tokenizer names another)")
-    return tokenizer
+    return own_tokenizer(texts, config, content=digest.hexdigest(), say=say)

@@ -11,6 +11,7 @@ from typing import Any
 from gptlab.config import TrainConfig
 from gptlab.config.learning import usual_rate
 from gptlab.errors import ConfigError
+from gptlab.model.head import Head
 from gptlab.training.beginning import choose_computation
 from gptlab.training.determinism import deterministic
 from gptlab.training.files import replace_text
@@ -56,7 +57,9 @@ class LearningRateSearch:
     """A learning rate to train with; None if the loss fell at none."""
 
 
-def find_learning_rate(config: TrainConfig, *, steps: int = 100) -> LearningRateSearch:
+def find_learning_rate(
+    config: TrainConfig, *, steps: int = 100, head: type[Head] | None = None
+) -> LearningRateSearch:
     """Try out learning rates of all sizes on the run that `config` describes.
 
     The rate grows from step to step, by a constant factor, from a thousandth to a thousand times
@@ -67,6 +70,7 @@ def find_learning_rate(config: TrainConfig, *, steps: int = 100) -> LearningRate
     Args:
         config: The run. Of its schedule and of its learning rate nothing is used.
         steps: How many rates to try; more give a finer curve.
+        head: The class of a head of one's own.
 
     Raises:
         ConfigError: There are too few steps to see a curve.
@@ -76,7 +80,7 @@ def find_learning_rate(config: TrainConfig, *, steps: int = 100) -> LearningRate
         raise ConfigError(f"steps is {steps}, but a curve takes at least {_FEWEST}; give more")
     with joined(config.device) as ranks, explained_memory():
         name = ranks.share(_free_name(config))
-        session = open_session(_trial(config, name, steps), ranks)
+        session = open_session(_trial(config, name, steps), ranks, own_head=head)
         device = session.arithmetic.device
         with deterministic(config.deterministic, device), session.loader:
             session, forward = choose_computation(session)
@@ -148,6 +152,7 @@ def _try_out(session: Session, forward: Forward, rates: Sequence[float]) -> tupl
                     "learning_rate": rate,
                     "schedule": "constant",
                     "warmup_steps": 0,
+                    "warmup_share": None,
                     "quiet": True,
                 }
             )

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 
 from gptlab.config import TrainConfig
 from gptlab.data.text_size import MeasuredDataset
-from gptlab.training.cost import Cost, later_memory, learning_size
-from gptlab.training.peak import peak_flops
+from gptlab.training.cost import Cost, comparable_peak, later_memory, learning_size
 from gptlab.training.session import Session
 
 # A forward pass is about a third of a training step's work.
@@ -206,10 +205,7 @@ def run_seconds(session: Session, cost: Cost) -> float:
 
 def _speed(session: Session, cost: Cost) -> str:
     speed = session.tokens_per_step / cost.seconds
-    if learning_size(session) < session.model.num_parameters():
-        # Gradients that nobody computes are no use of the processor.
-        return f"{speed:,.0f} tokens/s"
-    peak = peak_flops(session.arithmetic, devices=session.ranks.size)
+    peak = comparable_peak(session)
     if peak is None:
         return f"{speed:,.0f} tokens/s"
     share = speed * session.model.flops_per_token() / peak

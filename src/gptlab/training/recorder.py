@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from gptlab.config import TrainConfig
+from gptlab.training.cost import comparable_peak
 from gptlab.training.evaluate import Evaluation, split_loss
 from gptlab.training.head_evaluation import HeadEvaluation
 from gptlab.training.losses import LossSums
 from gptlab.training.memory import peak_memory
 from gptlab.training.metrics import MetricsLog
-from gptlab.training.peak import peak_flops
 from gptlab.training.session import Session
 from gptlab.training.step import StepReport, rate_of
 
@@ -56,12 +56,9 @@ class Recorder:
         self._start = self._interval_start = time.perf_counter()
         self._interval_tokens = 0
         self._speed = 0.0
-        # Operations are known by the token, and what is counted of labelled texts is targets.
-        is_labelled = session.inputs.labelled is not None
-        self._unit = "targets" if is_labelled else "tok"
-        self._peak_flops = (
-            None if is_labelled else peak_flops(session.arithmetic, devices=session.ranks.size)
-        )
+        # What is counted of labelled texts.
+        self._unit = "tok" if session.inputs.labelled is None else "targets"
+        self._peak_flops = comparable_peak(session)
 
     def count(self, report: StepReport) -> None:
         """Add a step."""

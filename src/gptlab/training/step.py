@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from gptlab import checkpoint
-from gptlab.config import OptimizerConfig
+from gptlab.config import OptimizerConfig, TrainConfig
+from gptlab.config.heads import OWN
 from gptlab.errors import TrainingError
 from gptlab.training.bad_steps import BadStep, dump, nonfinite_gradients, too_many
 from gptlab.training.loader import DeviceBatch
@@ -45,7 +46,7 @@ def train_step(session: Session, forward: Forward) -> StepReport:
     config, state, scale = session.config, session.state, session.scale
     set_learning_rate(session.optimizers, rate_of(session, state.step))
     batch = session.batch(state.step)
-    seed = _dropout_seed(session) if config.dropout or config.lora_dropout else None
+    seed = _drawing_seed(session) if _may_draw(config) else None
     if seed is not None:
         torch.manual_seed(seed)
     # Engines for several devices take the mean over ranks, and this is a sum.
@@ -145,7 +146,12 @@ def _multiply(parameters: list[torch.nn.Parameter], factor: float) -> None:
         torch._foreach_mul_([p.grad for p in parameters if p.grad is not None], factor)
 
 
-def _dropout_seed(session: Session) -> int:
-    # Seeding each step makes its masks a function of the step: nothing to save, nothing to disturb.
+def _may_draw(config: TrainConfig) -> bool:
+    """Whether the model may draw numbers; what a head of one's own does, nobody knows."""
+    return bool(config.dropout or config.lora_dropout or config.head == OWN)
+
+
+def _drawing_seed(session: Session) -> int:
+    # Seeding each step makes its draws a function of the step: nothing to save, nothing to disturb.
     sequence = np.random.SeedSequence((session.config.seed, session.state.step, session.ranks.rank))
     return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))
