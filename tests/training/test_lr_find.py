@@ -7,7 +7,6 @@ import pytest
 from head_tasks import Hinge, rows_of, write
 
 from gptlab.config import preset
-from gptlab.config.presets import layered
 from gptlab.errors import ConfigError
 from gptlab.training import lr_find
 from gptlab.training.lr_find import SearchPoint, find_learning_rate, suggest
@@ -113,7 +112,7 @@ def test_it_says_what_it_found(tiny, capsys, without_plot):
 
 def test_the_warm_up_of_a_preset_does_not_matter(tiny, without_plot):
     own = {"max_steps": 3, "eval_steps": 5, "batch_size": 4}
-    changes = layered({**preset("finetune"), "epochs": None}, own)
+    changes = {name: value for name, value in preset("finetune").items() if name != "epochs"} | own
     search = find_learning_rate(tiny(**changes), steps=10)
     assert len(search.points) == 10
 
