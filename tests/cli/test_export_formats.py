@@ -10,8 +10,9 @@ import torch
 import gptlab
 from gptlab.cli.export import main
 from gptlab.cli.generate import main as generate
-from gptlab.config import ModelConfig
+from gptlab.config import ModelConfig, TrainConfig
 from gptlab.model import GPT
+from gptlab.training import train
 
 SHAPE = {"embed_dim": 16, "num_layers": 1, "n_heads": 2, "seq_len": 16, "qk_norm": False}
 LLAMA = {**SHAPE, "norm": "rmsnorm", "activation": "swiglu"}
@@ -131,3 +132,32 @@ def test_a_mistake_is_one_line(llama, trained, command, argv, line):
     assert err.startswith(f"gptlab-export: {line}")
     assert len(err.splitlines()) == 1
     assert sorted(Path().iterdir()) == before
+
+
+def test_adapters_alone_and_on_their_base_again(trained, command):
+    config = TrainConfig(
+        init_from="tiny", train_data="text.txt", lora_rank=2, max_steps=2, batch_size=4,
+        experiment_name="adapted", device="cpu", precision="fp32", quiet=True,
+    )  # fmt: skip
+    train(config)
+    code, out, err = command(main, "adapted", "--format", "adapter", "--output", "alone")
+    assert (code, err) == (0, "")
+    assert "adapter.safetensors, " in out
+    assert not (Path("alone") / "model.safetensors").exists()
+    argv = ["--prompt", "The cat", "--length", 8, "--temperature", 0, "--device", "cpu"]
+    texts = []
+    for model in (["adapted"], ["tiny", "--adapter", "alone"], ["tiny", "--adapter", "adapted"]):
+        code, out, _ = command(generate, "--model_path", *model, *argv)
+        assert code == 0
+        texts.append(out)
+    assert texts[0] == texts[1] == texts[2]
+    code, _, err = command(main, "tiny", "--format", "adapter", "--output", "none")
+    assert code == 2
+    assert "has no adapters; train some with --lora_rank" in err
+    code, _, err = command(generate, "--model_path", "adapted", "--adapter", "alone", *argv)
+    assert code == 2
+    assert "were trained on another model; give the one" in err
+    flags = ["--format", "adapter", "--precision", "bf16", "--output", "x"]
+    code, _, err = command(main, "adapted", *flags)
+    assert code == 2
+    assert "adapters stay as they were trained; leave --precision out" in err

@@ -29,8 +29,9 @@ class ExportCommand(CommandLine):
     """The run, by name or by folder, or a checkpoint; RUN/best is a run's best."""
     output: Source | None = None
     """Folder to write; a model that was exported there is replaced."""
-    format: Literal["gptlab", "hf", "gguf", "onnx", "pth"] = "gptlab"
-    """For gptlab itself, transformers (hf), llama.cpp (gguf), ONNX Runtime, or a state dict."""
+    format: Literal["gptlab", "hf", "gguf", "onnx", "pth", "adapter"] = "gptlab"
+    """For gptlab itself, transformers (hf), llama.cpp (gguf), ONNX Runtime, or a state dict; or
+    the adapters of LoRA alone, which all others have merged into the weights."""
     quantize: Literal["int8", "int4"] | None = None
     """Bits of a weight in the matrices: 8 or 4; gguf has 8 alone, and the others neither."""
     group_size: PositiveInt | None = None
@@ -58,6 +59,9 @@ class ExportCommand(CommandLine):
         for name in _OF_GPTLAB:
             if self.format != "gptlab" and getattr(self, name):
                 raise ConfigError(f"--{name} is for --format gptlab; leave it out")
+        for name in ("quantize", "precision"):
+            if self.format == "adapter" and getattr(self, name):
+                raise ConfigError(f"adapters stay as they were trained; leave --{name} out")
         return self
 
 
@@ -80,6 +84,10 @@ def _export(command: ExportCommand) -> None:
         from gptlab.cli.export_smaller import export_smaller
 
         rows = export_smaller(command, output)
+    elif command.format == "adapter":
+        from gptlab.cli.export_formats import export_adapter
+
+        rows = export_adapter(command, output)
     else:
         from gptlab.cli.export_formats import export_format
 

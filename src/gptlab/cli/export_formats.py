@@ -1,9 +1,10 @@
-"""gptlab-export --format hf, gguf, onnx or pth: a model for the tools of others."""
+"""gptlab-export --format hf, gguf, onnx, pth or adapter: what is no checkpoint."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gptlab.checkpoint import named_model
+from gptlab.checkpoint import find_checkpoint, named_model, save_adapter
+from gptlab.checkpoint.files import ADAPTER
 from gptlab.cli.eval_output import Row
 from gptlab.cli.export_smaller import size_in_words
 from gptlab.errors import ConfigError
@@ -33,6 +34,19 @@ def export_format(command: "ExportCommand", output: Path, *, format: Format) -> 
         chat_template=template_in(source),
     )
     return [("model", str(source)), *_rows(exported)]
+
+
+def export_adapter(command: "ExportCommand", output: Path) -> list[Row]:
+    """Write the adapters of a run alone; where they are, and how large."""
+    source = find_checkpoint(named_model(command.model[0], command.runs_dir))
+    save_adapter(output, source)
+    size = size_in_words((output / ADAPTER).stat().st_size)
+    return [
+        ("model", str(source)),
+        ("written to", str(output)),
+        ("weights", f"{ADAPTER}, {size}"),
+        ("now", f"gptlab-generate --model_path BASE --adapter {output}"),
+    ]
 
 
 def _rows(exported: Exported) -> list[Row]:

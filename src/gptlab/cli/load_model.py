@@ -10,6 +10,7 @@ from gptlab.cli.flags import CommandLine
 from gptlab.cli.plot import find_run, known_runs
 from gptlab.config import ModelConfig
 from gptlab.config.model import Activation, Norm, Positions
+from gptlab.config.settings import Source
 from gptlab.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
@@ -29,6 +30,9 @@ class ModelChoice(CommandLine):
     tokenizer_path: str | None = None
     """A tokenizer to use instead of the model's; needed with a state dict, unless gptlab-export
     wrote it."""
+    adapter: Source | None = None
+    """Adapters to merge into the model: what gptlab-export --format adapter wrote, or a run that
+    trained them on it."""
     vocab_size: PositiveInt | None = None
     """Needed with such a state dict, else checked against the model; so are the next ones."""
     embed_dim: PositiveInt | None = None
@@ -67,6 +71,11 @@ def load_model(choice: ModelChoice) -> "tuple[GPT, Tokenizer]":
     device = choose_device(choice.device)
     path = model_path(choice)
     if path.is_file() and not is_nanogpt(path):
+        if choice.adapter is not None:
+            raise ConfigError(
+                f"--adapter goes with a model's folder, but {path} is a bare state dict; leave it "
+                "out"
+            )
         model = checkpoint.load_state_dict(path, _config_of_state_dict(choice, path), device=device)
         named = choice.tokenizer_path
         tokenizer = _tokenizer_beside(path) if named is None else load_tokenizer(named)
@@ -74,9 +83,17 @@ def load_model(choice: ModelChoice) -> "tuple[GPT, Tokenizer]":
     else:
         found = interop.find_model(path)
         print(f"model: {found}", file=sys.stderr)
-        model, tokenizer = interop.load(found, device=device, tokenizer=choice.tokenizer_path)
+        model, tokenizer = interop.load(
+            found, device=device, tokenizer=choice.tokenizer_path, adapter=_adapter(choice)
+        )
         _check(choice, model.config, path)
     return model, tokenizer
+
+
+def _adapter(choice: ModelChoice) -> Path | None:
+    from gptlab.checkpoint import named_model
+
+    return None if choice.adapter is None else named_model(choice.adapter, choice.runs_dir)
 
 
 def model_path(choice: ModelChoice) -> Path:
