@@ -54,6 +54,8 @@ SHAPES: dict[str, dict[str, Any]] = {
     },
     "GPT-NeoX, one after the other": CLASSIC,
 }
+# What is behind a text; without it, the program has ended before all was printed.
+PRINTED = b"\n\n"
 TRAINED = ("Llama", "GPT-2")
 PROMPTS = ("The king ", "O Romeo, ", "What shall we do with this")
 TEXTS = (
@@ -77,7 +79,10 @@ class LlamaCpp:
         """The likeliest tokens after `prompt`, which stands for itself, special ones by name."""
         flags = f"-n {NEW_TOKENS} --temp 0 -no-cnv --no-display-prompt --special --ignore-eos"
         cache = "-ctk f32 -ctv f32 -fa off --no-warmup -t 1"
-        return self._run("llama-completion", prompt, [*flags.split(), *cache.split()])
+        found = b""
+        while not found.endswith(PRINTED):
+            found = self._run("llama-completion", prompt, [*flags.split(), *cache.split()])
+        return found
 
     def ids(self, text: str) -> list[int]:
         """The ids of `text`, all of it plain."""
@@ -138,7 +143,8 @@ def compare_texts(counts: Counts, program: LlamaCpp, model: GPT, tokenizer: Toke
         found, text = program.continuation(prompt), b""
         counts.tokens += NEW_TOKENS
         for token_id, lead in greedy(model, tokenizer, prompt):
-            text += tokenizer.token_bytes(token_id)
+            # A zero ends a text there, and is not printed.
+            text += tokenizer.token_bytes(token_id).replace(b"\0", b"")
             if not found.startswith(text):
                 # All that comes after it is another text.
                 counts.lead = max(counts.lead or 0.0, lead)
