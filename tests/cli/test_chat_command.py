@@ -8,6 +8,7 @@ import pytest
 from transformers import AutoTokenizer
 
 import gptlab
+from gptlab.cli.chat import ChatChoice, chat_template
 from gptlab.cli.chat_session import ChatSession
 from gptlab.cli.export import main as export
 from gptlab.cli.generate import main as generate
@@ -215,3 +216,10 @@ def test_the_template_stays_with_the_model(run, command, tmp_path, monkeypatch):
     text = theirs.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
     encoder = ChatEncoder(template, gptlab.load_tokenizer(tmp_path / "hf"))
     assert encoder.text(open_messages(messages), generation_prompt=True) == text
+
+
+def test_adapters_bring_their_template_along(place):
+    TEMPLATES["zephyr"].save("adapted")
+    choice = ChatChoice(model_path="talk", adapter="adapted")
+    assert chat_template(choice) == TEMPLATES["zephyr"]
+    assert chat_template(choice.replace(adapter=None)) == TEMPLATES["plain"]

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING
 
-from gptlab.cli.load_model import ModelChoice, model_path
+from gptlab.cli.load_model import ModelChoice, adapter_path, model_path
 from gptlab.cli.sampling_flags import SamplingFlags
 from gptlab.config.settings import Source
 from gptlab.errors import ConfigError
@@ -45,13 +45,15 @@ class ChatChoice(ModelChoice):
 
 
 def chat_template(choice: ChatChoice) -> "ChatTemplate | None":
-    """The template that is named, or that of the model; None where it has none."""
+    """The template that is named, or that of the adapters or the model; None where it has none."""
     from gptlab.generation.chat import template_beside
     from gptlab.tokenizer.chat import find_template
 
     if choice.chat_template is not None:
         return find_template(choice.chat_template)
-    return template_beside(model_path(choice))
+    adapter = adapter_path(choice)
+    of_adapter = None if adapter is None else template_beside(adapter)
+    return of_adapter or template_beside(model_path(choice))
 
 
 def converse(

@@ -84,13 +84,14 @@ def load_model(choice: ModelChoice) -> "tuple[GPT, Tokenizer]":
         found = interop.find_model(path)
         print(f"model: {found}", file=sys.stderr)
         model, tokenizer = interop.load(
-            found, device=device, tokenizer=choice.tokenizer_path, adapter=_adapter(choice)
+            found, device=device, tokenizer=choice.tokenizer_path, adapter=adapter_path(choice)
         )
         _check(choice, model.config, path)
     return model, tokenizer
 
 
-def _adapter(choice: ModelChoice) -> Path | None:
+def adapter_path(choice: ModelChoice) -> Path | None:
+    """Where the adapters lie that `choice` means; None where it names none."""
     from gptlab.checkpoint import named_model
 
     return None if choice.adapter is None else named_model(choice.adapter, choice.runs_dir)
