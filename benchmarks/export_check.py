@@ -56,6 +56,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 }
 # What is behind a text; without it, the program has ended before all was printed.
 PRINTED = b"\n\n"
+TRIES = 20
 TRAINED = ("Llama", "GPT-2")
 PROMPTS = ("The king ", "O Romeo, ", "What shall we do with this")
 TEXTS = (
@@ -79,10 +80,11 @@ class LlamaCpp:
         """The likeliest tokens after `prompt`, which stands for itself, special ones by name."""
         flags = f"-n {NEW_TOKENS} --temp 0 -no-cnv --no-display-prompt --special --ignore-eos"
         cache = "-ctk f32 -ctv f32 -fa off --no-warmup -t 1"
-        found = b""
-        while not found.endswith(PRINTED):
+        for _ in range(TRIES):
             found = self._run("llama-completion", prompt, [*flags.split(), *cache.split()])
-        return found
+            if found.endswith(PRINTED):
+                return found
+        raise RuntimeError(f"llama-completion printed no whole text in {TRIES} tries")
 
     def ids(self, text: str) -> list[int]:
         """The ids of `text`, all of it plain."""

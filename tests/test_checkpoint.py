@@ -12,7 +12,6 @@ from safetensors import safe_open
 
 from gptlab.checkpoint import (
     find_checkpoint,
-    load,
     load_model,
     load_tensors,
     read_header,
@@ -23,6 +22,7 @@ from gptlab.checkpoint import (
 from gptlab.checkpoint.staging import publish_copy, remove, seal
 from gptlab.config import ModelConfig
 from gptlab.errors import CheckpointError
+from gptlab.interop import load
 from gptlab.model import GPT
 from gptlab.model.quantize import quantize
 from gptlab.tokenizer import BPETokenizer

@@ -15,7 +15,6 @@ from gptlab.checkpoint.adapters import save_adapter, with_adapter
 from gptlab.checkpoint.files import TRAINER, read_header, verify
 from gptlab.checkpoint.find import checkpoints_in, find_checkpoint, named_model
 from gptlab.checkpoint.models import (
-    load,
     load_model,
     load_with_head,
     require_language_model,
@@ -31,7 +30,6 @@ __all__ = [
     "checkpoints_in",
     "find_checkpoint",
     "implied_settings",
-    "load",
     "load_model",
     "load_state_dict",
     "load_tensors",

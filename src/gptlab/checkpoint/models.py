@@ -117,26 +117,6 @@ def write_model(
         link(base, folder / WEIGHTS)
 
 
-def load(
-    path: str | Path,
-    *,
-    device: torch.device | str = "cpu",
-    attention: AttentionBackend = "auto",
-) -> tuple[GPT, Tokenizer]:
-    """The model, in evaluation mode, and the tokenizer of a checkpoint or of a run's newest one.
-
-    The attention backend is this machine's, not that of the machine which trained the model. A
-    quantized model comes back as such, and one with adapters as a plain model with these merged.
-
-    Raises:
-        CheckpointError: There is none, it is damaged, or it has no tokenizer; or it has a head in
-            the place of next-token logits.
-    """
-    folder = find_checkpoint(path)
-    require_language_model(folder)
-    return load_with_head(folder, device=device, attention=attention)
-
-
 def load_with_head(
     path: str | Path,
     *,
@@ -144,12 +124,15 @@ def load_with_head(
     attention: AttentionBackend = "auto",
     own: type[Head] | None = None,
 ) -> tuple[GPT, Tokenizer]:
-    """As `load`, with whatever head stands on the model.
+    """The model of a checkpoint, in evaluation mode, with whatever head is on it; its tokenizer.
+
+    A quantized model comes back as such, and one with adapters as a plain model with these merged.
+    `interop.load` is for language models, and refuses one with another head.
 
     Args:
         path: A checkpoint, or a run whose newest one is meant.
         device: Where the model goes.
-        attention: The backend of this machine.
+        attention: The backend of this machine, not of that which trained the model.
         own: The class of a head of one's own.
 
     Raises:

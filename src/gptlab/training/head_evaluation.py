@@ -18,8 +18,6 @@ from gptlab.training.head_objective import HeadObjective
 from gptlab.training.loader import DeviceBatch
 from gptlab.training.ranks import Ranks
 
-_MOMENTS = 6
-
 
 @dataclass(frozen=True)
 class HeadEvaluation:
