@@ -84,7 +84,7 @@ def test_bytes_that_are_no_text_may_be_replaced(tmp_path):
         (
             "a.tsv",
             b"a\tb\nab\n",
-            "line 2 has 1 column(s), but the target is in column 2; put a tab",
+            "line 2 has 1 column(s), but the target is in column 2; put",
         ),
         ("a.tsv", b"x\ttarget\tsource\na\tb\n", "names 'source' and 'target' as columns 3 and 2"),
         ("a.tsv", b"a\t \n", "line 1: the target is empty; fill it in, or leave the pair out"),

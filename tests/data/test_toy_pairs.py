@@ -20,41 +20,15 @@ TOY_DATA = Path(__file__).parents[2] / "toy_data"
 NAMES = ("tiny_pairs_train.tsv", "tiny_pairs_test.tsv")
 STYLES = [Style(*flags) for flags in product((True, False), repeat=4)]
 
-UNITS = [
-    "zero",
-    "one",
-    "two",
-    "three",
-    "four",
-    "five",
-    "six",
-    "seven",
-    "eight",
-    "nine",
-    "ten",
-    "eleven",
-    "twelve",
-]
-VALUES = {word: number for number, word in enumerate(UNITS)} | {"a": 1, "oh": 0}
+UNITS = "zero one two three four five six seven eight nine ten eleven twelve"
+VALUES = {word: number for number, word in enumerate(UNITS.split())} | {"a": 1, "oh": 0}
 VALUES |= {"thirteen": 13, "fourteen": 14, "fifteen": 15, "sixteen": 16, "seventeen": 17}
 VALUES |= {"eighteen": 18, "nineteen": 19, "twenty": 20, "thirty": 30, "forty": 40}
 VALUES |= {"fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90}
-NTH = [
-    "first",
-    "second",
-    "third",
-    "fourth",
-    "fifth",
-    "sixth",
-    "seventh",
-    "eighth",
-    "ninth",
-    "tenth",
-    "eleventh",
-    "twelfth",
-]
-NTH += [f"{word}th" for word in VALUES if word.endswith("teen")]
-DAYS = {word: number for number, word in enumerate(NTH, 1)} | {"twentieth": 20, "thirtieth": 30}
+NTH = "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth"
+NTH += "".join(f" {word}th" for word in VALUES if word.endswith("teen"))
+DAYS = {word: number for number, word in enumerate(NTH.split(), 1)}
+DAYS |= {"twentieth": 20, "thirtieth": 30}
 MONTHS = "January February March April May June July August September October November December"
 
 

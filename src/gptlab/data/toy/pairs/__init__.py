@@ -74,7 +74,7 @@ def held_out_pairs(count: int, *, seed: int, train: Sequence[ToyPair]) -> list[T
 
 
 def pair_text(pairs: Iterable[ToyPair]) -> str:
-    """A table of pairs: the names of the columns, then a source, a tab and a target on each line."""
+    """A table of pairs: its columns' names, then a source, a tab and a target on each line."""
     return "".join(f"{source}\t{target}\n" for source, target in (("source", "target"), *pairs))
 
 

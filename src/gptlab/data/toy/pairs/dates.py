@@ -13,20 +13,7 @@ ORDERS = (
     "{month} {day}, {year}",
 )
 
-_MONTHS = [
-    "January",
-    "February",
-    "March",
-    "April",
-    "May",
-    "June",
-    "July",
-    "August",
-    "September",
-    "October",
-    "November",
-    "December",
-]
+_MONTHS = "January February March April May June July August September October November December"
 _IRREGULAR = {
     "one": "first",
     "two": "second",
@@ -44,7 +31,7 @@ def date_words(day: date, style: Style = CANONICAL, order: str = CANONICAL_ORDER
     """A date as in "the third of March, nineteen eighty-four"."""
     return order.format(
         day=_ordinal(two_digit_words(day.day, style)),
-        month=_MONTHS[day.month - 1],
+        month=_MONTHS.split()[day.month - 1],
         year=year_words(day.year, style),
     )
 
