@@ -105,7 +105,7 @@ def test_a_target_begins_with_the_end_where_there_is_no_start():
     found = PairDataset([pair("ab", "abc")], Plain(), Plain(), length=9)
     assert found.batch(np.array([0])).inputs.tolist() == [[7, 1, 1, 1]]
     Plain.eos_id = None
-    with pytest.raises(TokenizerError, match="has no token that ends a text, so that a model"):
+    with pytest.raises(TokenizerError, match="no token that ends a sequence, which sources and"):
         PairDataset([pair("ab", "abc")], Plain(), Plain(), length=9)
 
 

@@ -25,6 +25,7 @@ _OTHER_WAY: Mapping[str, str] = MappingProxyType(
         "micro_batch_size": "gradient_accumulation_steps",
         "warmup_steps": "warmup_share",
         "warmup_share": "warmup_steps",
+        "batch_size": "batch_tokens",
     }
 )
 

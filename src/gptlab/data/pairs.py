@@ -19,26 +19,12 @@ from gptlab.corpus.pairs import Pair
 from gptlab.data.batches import PairBatch
 from gptlab.data.buckets import plan_batches
 from gptlab.data.shards import Int64Array
-from gptlab.errors import DataError, TokenizerError
+from gptlab.errors import DataError
 from gptlab.tokenizer import Tokenizer
+from gptlab.tokenizer.pair import end_id, start_id
 
 # Encoded at a time.
 _ROWS = 1 << 10
-
-
-def start_and_end(tokenizer: Tokenizer) -> tuple[int, int]:
-    """The ids that begin and end a text; without one of its own it begins with its end.
-
-    Raises:
-        TokenizerError: The vocabulary has no token that ends a text.
-    """
-    end, start = tokenizer.eos_id, tokenizer.bos_id
-    if end is None:
-        raise TokenizerError(
-            "the tokenizer has no token that ends a text, so that a model could not end a target; "
-            "give one with <EOS>"
-        )
-    return end if start is None else start, end
 
 
 class PairDataset:
@@ -66,8 +52,8 @@ class PairDataset:
     ) -> None:
         self.num_long = 0
         """Pairs that were left out as one of their sides is longer than `length`."""
-        source_end = start_and_end(source_tokenizer)[1]
-        start, end = start_and_end(target_tokenizer)
+        source_end = end_id(source_tokenizer)
+        start, end = start_id(target_tokenizer), end_id(target_tokenizer)
         sources, targets, texts = _Growing(), _Growing(), _Texts()
         shortest = None
         for first in range(0, len(rows), _ROWS):

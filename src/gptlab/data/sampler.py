@@ -36,6 +36,11 @@ class Sampler(ABC):
     def __init__(self, *, steps_per_epoch: Fraction | int) -> None:
         self.steps_per_epoch = Fraction(steps_per_epoch)
 
+    @property
+    @abstractmethod
+    def row_counts(self) -> tuple[int, int]:
+        """The fewest and the most rows of a batch, over all processes."""
+
     @abstractmethod
     def batch(self, step: int, *, rank: int = 0, world_size: int = 1) -> AnyBatch:
         """What `rank` of `world_size` processes reads at step `step`, counted from 0.
@@ -61,6 +66,11 @@ class RowSampler(Sampler):
     def __init__(self, *, num_windows: int, batch_size: int) -> None:
         super().__init__(steps_per_epoch=Fraction(num_windows, batch_size))
         self.num_windows, self.batch_size = num_windows, batch_size
+
+    @property
+    def row_counts(self) -> tuple[int, int]:
+        """The same twice."""
+        return self.batch_size, self.batch_size
 
     @abstractmethod
     def rows(self, places: Sequence[int]) -> AnyBatch:
