@@ -16,12 +16,13 @@ if TYPE_CHECKING:
         PrepareConfig,
         SamplingConfig,
         TrainConfig,
+        TransformerConfig,
     )
     from gptlab.data.preparation import PrepareResult, prepare
     from gptlab.errors import GptlabError
     from gptlab.generation import Generator, Request, Scheduler
     from gptlab.interop import load
-    from gptlab.model import GPT
+    from gptlab.model import GPT, Encoder, Transformer
     from gptlab.model.head import EmptyHead, Head
     from gptlab.model.quantize import quantize
     from gptlab.prediction import ModelWithHead
@@ -35,6 +36,7 @@ __all__ = [
     "BPETokenizer",
     "DatasetConfig",
     "EmptyHead",
+    "Encoder",
     "Generator",
     "GptlabError",
     "Head",
@@ -49,6 +51,8 @@ __all__ = [
     "Tokenizer",
     "TrainConfig",
     "TrainResult",
+    "Transformer",
+    "TransformerConfig",
     "add_special_tokens",
     "load",
     "load_tokenizer",
@@ -68,12 +72,13 @@ _HOMES = {
         "PrepareConfig",
         "SamplingConfig",
         "TrainConfig",
+        "TransformerConfig",
     ),
     "gptlab.data.preparation": ("PrepareResult", "prepare"),
     "gptlab.errors": ("GptlabError",),
     "gptlab.generation": ("Generator", "Request", "Scheduler"),
     "gptlab.interop": ("load",),
-    "gptlab.model": ("GPT",),
+    "gptlab.model": ("GPT", "Encoder", "Transformer"),
     "gptlab.model.head": ("EmptyHead", "Head"),
     "gptlab.model.quantize": ("quantize",),
     "gptlab.prediction": ("ModelWithHead",),

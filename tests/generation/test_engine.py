@@ -13,7 +13,7 @@ from gptlab.generation.engine import continue_rows
 from gptlab.generation.rows import Row
 from gptlab.generation.sampling import choose
 from gptlab.model import GPT
-from gptlab.model.attention import Attention
+from gptlab.model.multi_head import Attention
 
 VOCAB, EOS = 17, 3
 POSITIONS = ["rope", "sinusoidal", "learned", "none"]

@@ -4,7 +4,7 @@ import torch.nn.functional as F
 
 from gptlab.config import ModelConfig
 from gptlab.model import GPT, KVCache
-from gptlab.model import gpt as gpt_module
+from gptlab.model import stack as stack_module
 
 SHAPE = {"vocab_size": 19, "seq_len": 12, "embed_dim": 16, "num_layers": 3, "n_heads": 4}
 VARIANTS = [
@@ -92,7 +92,7 @@ def test_nothing_is_computed_twice_where_nothing_is_learned(monkeypatch, case):
     def refused(*_args, **_options):
         raise AssertionError("checkpointed")
 
-    monkeypatch.setattr(gpt_module, "checkpoint", refused)
+    monkeypatch.setattr(stack_module, "checkpoint", refused)
     config = ModelConfig(**SHAPE)
     model = GPT(config, seed=0)
     model.activation_checkpointing = True

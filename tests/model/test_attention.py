@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from gptlab.config import ModelConfig
 from gptlab.errors import BackendError
 from gptlab.model import attend
-from gptlab.model.attention import Attention, Context, usual_backend
+from gptlab.model.attention import usual_backend
+from gptlab.model.multi_head import Attention, Context
 
 BACKENDS = ("reference", "sdpa", "blocked", "auto")
 

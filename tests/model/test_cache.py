@@ -95,7 +95,8 @@ def test_rows_of_different_lengths_equal_their_full_forwards(positions, backend)
 
 @torch.no_grad()
 def test_flash_serves_where_all_rows_are_alike_and_says_so_where_not(monkeypatch):
-    def without_mask(q, k, v, *, causal, window, dropout):
+    def without_mask(q, k, v, *, causal, window, lengths_B, dropout):
+        assert lengths_B is None
         return attend(q, k, v, backend="reference", causal=causal, window=window, dropout=dropout)
 
     monkeypatch.setattr(attention, "flash_attention", without_mask)

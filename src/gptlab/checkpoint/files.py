@@ -3,9 +3,10 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from gptlab.config import HeadSettings, LoRA, ModelConfig, Quantization
+from gptlab.config.transformer import Architecture
 from gptlab.errors import CheckpointError
 
 FORMAT = "gptlab"
@@ -36,6 +37,11 @@ def read_header(folder: Path) -> dict[str, Any]:
             f"{folder} has format version {header['version']}, but this gptlab reads {VERSION}; "
             "use the gptlab that wrote it"
         )
+    if header.get("architecture") not in get_args(Architecture):
+        raise CheckpointError(
+            f"{folder} holds a network of architecture '{header.get('architecture')}', which this "
+            f"gptlab does not have; known: {', '.join(get_args(Architecture))}"
+        )
     if not isinstance(header.get("step"), int) or not isinstance(header.get("model"), dict):
         raise CheckpointError(f"{folder / CONFIG} is damaged; use another checkpoint")
     return header
@@ -46,6 +52,7 @@ def write_header(
     model: ModelConfig,
     *,
     step: int,
+    architecture: Architecture = "gpt",
     quantization: Quantization | None = None,
     head: HeadSettings | None = None,
     lora: LoRA | None = None,
@@ -54,7 +61,7 @@ def write_header(
     header: dict[str, Any] = {
         "format": FORMAT,
         "version": VERSION,
-        "architecture": "gpt",
+        "architecture": architecture,
         "step": step,
         "model": model.model_dump(),
     }

@@ -10,14 +10,20 @@ from torch.overrides import TorchFunctionMode
 
 from gptlab.config import ModelConfig
 from gptlab.errors import CheckpointError
-from gptlab.model import GPT
+from gptlab.model import GPT, Network
+from gptlab.model.network import AnyNetwork
 
 
 def without_memory(config: ModelConfig) -> GPT:
-    """A model whose tensors have shapes and no memory, for `fill` to give them theirs."""
+    """A GPT whose tensors have shapes and no memory, for `fill` to give them theirs."""
+    return made_without_memory(lambda: GPT(config))
+
+
+def made_without_memory(make: Callable[[], AnyNetwork]) -> AnyNetwork:
+    """What `make` makes, with shapes and no memory."""
     # So that no weights are drawn only to be replaced.
     with torch.device("meta"), _Unfilled():
-        return GPT(config)
+        return make()
 
 
 class _Unfilled(TorchFunctionMode):
@@ -36,7 +42,9 @@ class _Unfilled(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def fill(model: GPT, read: Callable[[str], Tensor], *, device: torch.device | str) -> GPT:
+def fill(
+    model: AnyNetwork, read: Callable[[str], Tensor], *, device: torch.device | str
+) -> AnyNetwork:
     """Give a model without memory its tensors, and put it into evaluation mode.
 
     They are read one at a time and become the model's own, so that there is one copy of them.
@@ -53,11 +61,13 @@ def fill(model: GPT, read: Callable[[str], Tensor], *, device: torch.device | st
     tensors = {name: read(name).to(device=device, dtype=likes[name].dtype) for name in names}
     model.load_state_dict(tensors, assign=True)
     # What is stored nowhere is made anew.
-    model._apply(lambda x: torch.empty_like(x, device=device) if x.is_meta else x)
+    model._apply(  # type: ignore[no-untyped-call]
+        lambda x: torch.empty_like(x, device=device) if x.is_meta else x
+    )
     return model.eval()
 
 
-def require_fit(model: GPT, tensors: Mapping[str, Tensor], source: Path) -> None:
+def require_fit(model: Network, tensors: Mapping[str, Tensor], source: Path) -> None:
     """Refuse tensors that are not those of `model`, by name, shape and bits.
 
     Raises:

@@ -18,25 +18,28 @@ from gptlab.checkpoint.files import (
     verify,
     write_header,
 )
-from gptlab.checkpoint.filling import fill, require_fit, without_memory
+from gptlab.checkpoint.filling import fill, made_without_memory, require_fit
 from gptlab.checkpoint.find import find_checkpoint
 from gptlab.checkpoint.staging import link, publish, seal, staged, writing
 from gptlab.checkpoint.tensors import TensorFile, write_tensors
 from gptlab.config import HeadSettings, LoRA, ModelConfig, Quantization
 from gptlab.config.model import AttentionBackend
+from gptlab.config.transformer import Architecture
 from gptlab.errors import CheckpointError, ConfigError, TokenizerError
-from gptlab.model import GPT, add_lora, merged
+from gptlab.model import Network, add_lora, merged
+from gptlab.model.architectures import make_network
 from gptlab.model.head import Head
 from gptlab.model.heads import add_head, head_class
 from gptlab.model.lora import is_adapter
 from gptlab.model.quantize import replace_matrices
+from gptlab.model.stack import Stack
 from gptlab.tokenizer import Tokenizer, load_tokenizer
 from gptlab.tokenizer.chat import ChatTemplate
 
 
 def save(
     folder: str | Path,
-    model: GPT,
+    model: Network,
     tokenizer: Tokenizer | None = None,
     *,
     step: int = 0,
@@ -65,6 +68,7 @@ def save(
             model.config,
             model.state_dict(),
             step=step,
+            architecture=model.architecture,
             quantization=model.quantization,
             head=None if model.head is None else model.head.settings,
             lora=model.lora,
@@ -86,6 +90,7 @@ def write_model(
     tensors: Mapping[str, Tensor],
     *,
     step: int,
+    architecture: Architecture,
     quantization: Quantization | None = None,
     head: HeadSettings | None = None,
     lora: LoRA | None = None,
@@ -98,6 +103,7 @@ def write_model(
         config: The model's settings.
         tensors: Its weights, by name.
         step: Optimizer steps taken.
+        architecture: Which network it is.
         quantization: In how many bits they are, if not in floating point.
         head: What stands on the model, if that is not a language model.
         lora: What the adapters among them are; they get a file of their own, with the head.
@@ -106,7 +112,15 @@ def write_model(
     Raises:
         OSError: They can't be written.
     """
-    write_header(folder, config, step=step, quantization=quantization, lora=lora, head=head)
+    write_header(
+        folder,
+        config,
+        step=step,
+        architecture=architecture,
+        quantization=quantization,
+        lora=lora,
+        head=head,
+    )
     if lora is not None:
         adapters = {name: tensor for name, tensor in tensors.items() if is_adapter(name)}
         write_tensors(folder / ADAPTER, adapters)
@@ -123,7 +137,7 @@ def load_with_head(
     device: torch.device | str = "cpu",
     attention: AttentionBackend = "auto",
     own: type[Head] | None = None,
-) -> tuple[GPT, Tokenizer]:
+) -> tuple[Stack, Tokenizer]:
     """The model of a checkpoint, in evaluation mode, with whatever head is on it; its tokenizer.
 
     A quantized model comes back as such, and one with adapters as a plain model with these merged.
@@ -136,12 +150,16 @@ def load_with_head(
         own: The class of a head of one's own.
 
     Raises:
-        CheckpointError: There is none, it is damaged, or it has no tokenizer.
+        CheckpointError: There is none, it is damaged, has no tokenizer, or is an encoder-decoder.
         ConfigError: The head is of one's own and its class is missing, or the other way round.
     """
     folder = find_checkpoint(path)
     verify(folder)
     model = load_model(folder, device=device, attention=attention, own=own)
+    if not isinstance(model, Stack):
+        raise CheckpointError(
+            f"{folder} is an encoder-decoder, on which no head stands; put one on its encoder"
+        )
     try:
         return model, load_tokenizer(folder)
     except TokenizerError as error:
@@ -155,7 +173,7 @@ def load_model(
     attention: AttentionBackend = "auto",
     merge: bool = True,
     own: type[Head] | None = None,
-) -> GPT:
+) -> Network:
     """The model of one checkpoint folder, in evaluation mode; checksums are not looked at.
 
     Its numbers are of the type that they were saved in. Adapters are merged, or left beside their
@@ -165,16 +183,17 @@ def load_model(
     quantization, lora = header.get("quantization"), read_lora(folder, header)
     head = _head_settings(folder, header)
     head_class(head, own)
+    settings = {**header["model"], "attention": attention}
     try:
-        config = ModelConfig(**{**header["model"], "attention": attention})
-        model = without_memory(config)
+        model = made_without_memory(lambda: make_network(header["architecture"], settings))
         if quantization is not None:
             replace_matrices(model, Quantization.model_validate(quantization))
-        if lora is not None:
-            add_lora(model, lora, seed=0)
-        # Last, for adapters keep what is there from learning.
-        with torch.device("meta"):
-            add_head(model, head, own=own)
+        if isinstance(model, Stack):
+            if lora is not None:
+                add_lora(model, lora, seed=0)
+            # Last, for adapters keep what is there from learning.
+            with torch.device("meta"):
+                add_head(model, head, own=own)
     except ConfigError as error:
         raise CheckpointError(f"{folder / CONFIG}: {error}") from None
     with ExitStack() as stack:
@@ -182,12 +201,18 @@ def load_model(
         files = [stack.enter_context(TensorFile(folder / name)) for name in names]
         of = {name: file for file in files for name in file.tensors}
         tensors = {name: file.tensors[name] for name, file in of.items()}
-        norm = tensors.get("norm.weight")
-        if norm is not None and norm.is_floating_point():
-            model.to(norm.dtype)
+        dtype = _dtype_of(tensors)
+        if dtype is not None:
+            model.to(dtype)
         require_fit(model, tensors, folder / WEIGHTS)
         fill(model, lambda name: of[name].read(name), device=device)
-    return merged(model) if merge else model
+    return merged(model) if merge and isinstance(model, Stack) else model
+
+
+def _dtype_of(tensors: Mapping[str, Tensor]) -> torch.dtype | None:
+    """The type of a model's numbers, which norms have in any bits."""
+    norm = next((x for name, x in tensors.items() if name.endswith("attention_norm.weight")), None)
+    return norm.dtype if norm is not None and norm.is_floating_point() else None
 
 
 def require_language_model(folder: Path) -> None:

@@ -6,7 +6,7 @@ from gptlab.cli.flags import CommandLine
 from gptlab.errors import ConfigError
 
 if TYPE_CHECKING:
-    from gptlab.model import GPT
+    from gptlab.model.network import AnyNetwork
 
 
 class ArithmeticChoice(CommandLine):
@@ -20,7 +20,7 @@ class ArithmeticChoice(CommandLine):
     """Compile the steps of single tokens, which takes seconds; auto does for long texts."""
 
 
-def prepared(model: "GPT", choice: ArithmeticChoice) -> "GPT":
+def prepared(model: "AnyNetwork", choice: ArithmeticChoice) -> "AnyNetwork":
     """`model` in the numbers that are asked for.
 
     Raises:

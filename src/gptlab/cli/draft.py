@@ -50,6 +50,7 @@ def load_drafter(
         ConfigError: It is a bare state dict.
     """
     from gptlab.generation import LookupDrafter, ModelDrafter
+    from gptlab.interop.loading import require_gpt
 
     if draft.prompt_lookup is not None:
         return LookupDrafter(length=draft.prompt_lookup)
@@ -60,4 +61,4 @@ def load_drafter(
             f"--draft_model is {draft.draft_model}, a file; name a run or a checkpoint folder"
         )
     choice = ModelChoice(model_path=draft.draft_model, device=device, runs_dir=runs_dir)
-    return ModelDrafter(load_model(choice)[0], compile=compile)
+    return ModelDrafter(require_gpt(load_model(choice)[0], draft.draft_model), compile=compile)

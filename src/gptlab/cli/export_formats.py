@@ -8,7 +8,7 @@ from gptlab.checkpoint.files import ADAPTER
 from gptlab.cli.eval_output import Row
 from gptlab.cli.export_smaller import size_in_words
 from gptlab.errors import ConfigError
-from gptlab.interop import find_model, load
+from gptlab.interop import find_model, load_gpt
 from gptlab.interop.export import Exported, export, require_free
 from gptlab.interop.writers import Format
 from gptlab.tokenizer.chat import template_in
@@ -26,7 +26,7 @@ def export_format(command: "ExportCommand", output: Path, *, format: Format) -> 
         raise ConfigError(f"--output {output} is the model itself; choose another folder")
     require_free(output)
     exported = export(
-        *load(source),
+        *load_gpt(source),
         output,
         format=format,
         precision=command.precision,

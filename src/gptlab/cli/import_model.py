@@ -12,7 +12,8 @@ from gptlab.config.settings import Source
 from gptlab.errors import ConfigError
 
 if TYPE_CHECKING:
-    from gptlab.model import GPT
+    from gptlab.model import Network
+    from gptlab.model.network import AnyNetwork
     from gptlab.tokenizer import Tokenizer
 
 
@@ -71,7 +72,7 @@ def _import(command: ImportCommand) -> None:
     print(table(_rows(found, output, model, tokenizer)))
 
 
-def _shortened(model: "GPT", seq_len: int) -> "GPT":
+def _shortened(model: "AnyNetwork", seq_len: int) -> "AnyNetwork":
     from gptlab.model.settings import with_settings
 
     config = model.config
@@ -83,7 +84,7 @@ def _shortened(model: "GPT", seq_len: int) -> "GPT":
     return with_settings(model, seq_len=seq_len, dropout=config.dropout, attention=config.attention)
 
 
-def _rows(found: Path, output: Path, model: "GPT", tokenizer: "Tokenizer") -> list[Row]:
+def _rows(found: Path, output: Path, model: "Network", tokenizer: "Tokenizer") -> list[Row]:
     from gptlab.interop.loading import family_name
 
     config = model.config

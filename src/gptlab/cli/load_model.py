@@ -14,7 +14,7 @@ from gptlab.config.settings import Source
 from gptlab.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
-    from gptlab.model import GPT
+    from gptlab.model import Network
     from gptlab.tokenizer import Tokenizer
 
 _NEEDED = ("vocab_size", "embed_dim", "n_heads", "num_layers")
@@ -55,7 +55,7 @@ class ModelChoice(CommandLine):
     """Where to look for the newest run, and for runs that are given by name."""
 
 
-def load_model(choice: ModelChoice) -> "tuple[GPT, Tokenizer]":
+def load_model(choice: ModelChoice) -> "tuple[Network, Tokenizer]":
     """The model that `choice` means and its tokenizer; says on standard error which it is.
 
     Raises:
@@ -76,7 +76,9 @@ def load_model(choice: ModelChoice) -> "tuple[GPT, Tokenizer]":
                 f"--adapter goes with a model's folder, but {path} is a bare state dict; leave it "
                 "out"
             )
-        model = checkpoint.load_state_dict(path, _config_of_state_dict(choice, path), device=device)
+        model: Network = checkpoint.load_state_dict(
+            path, _config_of_state_dict(choice, path), device=device
+        )
         named = choice.tokenizer_path
         tokenizer = _tokenizer_beside(path) if named is None else load_tokenizer(named)
         require_ids(tokenizer, model, of=named or path)

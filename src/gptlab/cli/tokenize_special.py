@@ -60,7 +60,7 @@ def _with_model(source: str, folder: Path, names: tuple[str, ...]) -> Tokenizer:
     from gptlab.tokenizer.chat import template_in
 
     found = interop.find_model(source)
-    model, tokenizer = interop.load(found)
+    model, tokenizer = interop.load_gpt(found)
     model, extended = checkpoint.add_special_tokens(model, tokenizer, names)
     checkpoint.save(folder, model, extended, chat_template=template_in(found))
     return extended

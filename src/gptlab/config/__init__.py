@@ -11,6 +11,7 @@ from gptlab.config.quantization import Quantization
 from gptlab.config.sampling import SamplingConfig
 from gptlab.config.settings import Settings, nearest, preset
 from gptlab.config.training import DatasetConfig, TrainConfig
+from gptlab.config.transformer import TransformerConfig
 
 __all__ = [
     "PRESETS",
@@ -29,6 +30,7 @@ __all__ = [
     "SamplingConfig",
     "Settings",
     "TrainConfig",
+    "TransformerConfig",
     "WindowConfig",
     "nearest",
     "preset",

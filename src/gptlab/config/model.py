@@ -10,7 +10,8 @@ from gptlab.errors import ConfigError
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 Positions = Literal["rope", "sinusoidal", "learned", "none"]
 Norm = Literal["layernorm", "rmsnorm"]
-Activation = Literal["gelu", "gelu_tanh", "swiglu", "relu2"]
+NormPlace = Literal["pre", "post"]
+Activation = Literal["gelu", "gelu_tanh", "swiglu", "relu", "relu2"]
 RopeScaling = Literal["linear", "llama3", "yarn"]
 ResidualInit = Literal["scaled", "zero"]
 AttentionBackend = Literal["auto", "reference", "sdpa", "blocked", "flash"]
@@ -60,7 +61,9 @@ class ModelConfig(Settings):
     rope_attention_factor: PositiveFloat | None = None
     """yarn: factor of rotated queries and keys; 0.1 ln(rope_factor) + 1 if not given."""
     norm: Norm = "layernorm"
-    """Normalisation before each part of a block."""
+    """Normalisation of each part of a block."""
+    norm_place: NormPlace = "pre"
+    """Whether it is of what a part reads, or of the sum that it is added to."""
     norm_eps: PositiveFloat = 1e-5
     """Added to the variance in each norm."""
     activation: Activation = "relu2"
@@ -126,6 +129,10 @@ class ModelConfig(Settings):
             raise ConfigError(
                 f"rope_scaling is '{self.rope_scaling}', which needs the context before the "
                 "stretch; write --rope_original_len"
+            )
+        if self.parallel_residual and self.norm_place == "post":
+            raise ConfigError(
+                "parallel_residual needs the norms before the parts; write --norm_place pre"
             )
         if self.positions == "sinusoidal" and self.embed_dim % 2:
             raise ConfigError(

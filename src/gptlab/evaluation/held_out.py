@@ -10,7 +10,7 @@ from gptlab.data import TokenDataset, prepare_cached
 from gptlab.data.shards import is_dataset
 from gptlab.errors import ConfigError
 from gptlab.evaluation.models import settings_of
-from gptlab.interop import find_model, load
+from gptlab.interop import find_model, load_gpt
 from gptlab.model import GPT
 from gptlab.tokenizer import Tokenizer
 from gptlab.tokenizer.special import silent_ids
@@ -50,7 +50,7 @@ def open_subject(path: str | Path, *, device: str = "auto", precision: str = "au
     """
     arithmetic = choose_arithmetic(device, precision)
     folder = find_model(path)
-    model, tokenizer = load(folder, device=arithmetic.device)
+    model, tokenizer = load_gpt(folder, device=arithmetic.device)
     settings = saved_config(folder.parent)
     return Subject(folder, model, tokenizer, arithmetic.of(model.dtype), settings)
 

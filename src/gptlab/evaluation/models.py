@@ -12,7 +12,7 @@ from gptlab.config import TrainConfig
 from gptlab.data import TokenDataset, sequential_batches
 from gptlab.errors import ConfigError
 from gptlab.evaluation.comparison import Comparison, paired_difference, require_scipy
-from gptlab.interop import find_model, load
+from gptlab.interop import find_model, load_gpt
 from gptlab.model import GPT
 from gptlab.training.inputs import load_inputs
 from gptlab.training.loader import DeviceBatch
@@ -43,7 +43,7 @@ def compare_models(
     folders = [find_model(path) for path in (a, b)]
     names = _names([a, b], folders)
     models, tokenizers = zip(
-        *(load(path, device=arithmetic.device) for path in folders), strict=True
+        *(load_gpt(path, device=arithmetic.device) for path in folders), strict=True
     )
     if tokenizers[0].fingerprint() != tokenizers[1].fingerprint():
         raise ConfigError(

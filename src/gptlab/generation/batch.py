@@ -13,9 +13,9 @@ import torch
 
 from gptlab.errors import ConfigError, GptlabError
 from gptlab.generation.draws import choose_tokens, report_tokens
-from gptlab.generation.rows import Row, Token
-from gptlab.generation.steps import Steps, prefill
-from gptlab.model import GPT, KVCache
+from gptlab.generation.rows import Reading, Row, Token
+from gptlab.generation.steps import Steps, prefill, read_sources, reader_of
+from gptlab.model import GPT, KVCache, Network, Transformer
 from gptlab.model.positions import rotary_frequencies
 
 
@@ -26,16 +26,24 @@ class Batch:
         model: In evaluation mode.
         slots: Most rows at a time.
         capacity: Tokens of the longest row that there is room for, at most the model's seq_len.
+        source_capacity: Tokens of the longest source, for a model with an encoder.
         steps: How single tokens are read; eagerly if not given.
     """
 
     def __init__(
-        self, model: GPT, *, slots: int, capacity: int, steps: Steps | None = None
+        self,
+        model: Network,
+        *,
+        slots: int,
+        capacity: int,
+        source_capacity: int = 0,
+        steps: Steps | None = None,
     ) -> None:
         self.rows: list[Row] = []
-        self._model = model
-        self._steps = steps or Steps(model)
-        self._cache = self._steps.take_cache(slots, capacity)
+        self._transformer = model if isinstance(model, Transformer) else None
+        self._model = reader_of(model)
+        self._steps = steps or Steps(self._model)
+        self._cache = self._steps.take_cache(slots, capacity, memory_capacity=source_capacity)
         self._logits_BV = torch.empty(0, model.config.vocab_size, device=self._cache.device)
 
     @property
@@ -57,24 +65,26 @@ class Batch:
         if not rows:
             return
         for row in rows:
-            check_row(self._model, row)
+            check_row(self._transformer or self._model, row)
         first = len(self.rows)
-        slots: dict[tuple[int, ...], int] = {}
+        slots: dict[Reading, int] = {}
         originals: list[Row] = []
         copies: list[Row] = []
         for row in rows:
-            prompt = self._context(row)
-            (copies if prompt in slots else originals).append(row)
-            slots.setdefault(prompt, first + len(slots))
+            reading = self._reading(row)
+            (copies if reading in slots else originals).append(row)
+            slots.setdefault(reading, first + len(slots))
         part = self._cache.rows(first, first + len(slots))
         for slot in range(len(slots)):
             part.shorten(slot, 0)
-        logits_BV = prefill(self._model, list(slots), part).float()
+        if self._transformer is not None:
+            read_sources(self._transformer, [reading.source for reading in slots], part)
+        logits_BV = prefill(self._model, [reading.context for reading in slots], part).float()
         for slot, row in enumerate(copies, start=first + len(slots)):
-            self._cache.copy_row(slots[self._context(row)], slot)
-        sources = [slots[self._context(row)] - first for row in (*originals, *copies)]
+            self._cache.copy_row(slots[self._reading(row)], slot)
+        origins = [slots[self._reading(row)] - first for row in (*originals, *copies)]
         self.rows += originals + copies
-        self._logits_BV = torch.cat((self._logits_BV, logits_BV[sources]))
+        self._logits_BV = torch.cat((self._logits_BV, logits_BV[origins]))
 
     @torch.inference_mode()
     def draw(self) -> list[tuple[Row, Token]]:
@@ -114,8 +124,8 @@ class Batch:
         tokens = [row.ids[-1] for row in self.rows]
         self._logits_BV = self._steps.decode(tokens, self._cache.rows(0, len(tokens))).float()
 
-    def _context(self, row: Row) -> tuple[int, ...]:
-        return tuple(row.ids[-self._model.config.seq_len :])
+    def _reading(self, row: Row) -> Reading:
+        return row.reading(self._model.config.seq_len)
 
     def _alike(self) -> Iterator[list[int]]:
         """The places of rows that have the same settings and bans."""
@@ -127,13 +137,15 @@ class Batch:
             left = [place for place in left if place not in same]
 
 
-def check_row(model: GPT, row: Row) -> None:
+def check_row(model: Network, row: Row) -> None:
     """See that a row can be continued.
 
     Raises:
-        ConfigError: Its prompt has no token, has unknown ones, or would overflow and may not.
+        ConfigError: Its prompt or its source has no token, has unknown ones, or is too long.
     """
     config, end = model.config, len(row.ids) + row.config.max_new_tokens
+    if isinstance(model, Transformer):
+        check_source(model, row.source)
     if not row.ids:
         raise ConfigError("the prompt has no tokens; give it some text")
     if max(row.ids) >= config.vocab_size or min(row.ids) < 0:
@@ -152,6 +164,27 @@ def check_row(model: GPT, row: Row) -> None:
         raise ConfigError(
             f"overflow is 'truncate', but the model's positions are {config.positions}, which "
             "can't move in a cache; write overflow 'slide'"
+        )
+
+
+def check_source(model: Transformer, source: Sequence[int]) -> None:
+    """See that an encoder can read a source.
+
+    Raises:
+        ConfigError: It has no token, has unknown ones, or is too long.
+    """
+    size, seq_len = model.config.source_size, model.config.seq_len
+    if not source:
+        raise ConfigError("the source has no tokens; give it some text")
+    if max(source) >= size or min(source) < 0:
+        raise ConfigError(
+            f"a source has ids outside the model's vocabulary of {size}; use the model's own "
+            "tokenizer"
+        )
+    if len(source) > seq_len:
+        raise ConfigError(
+            f"a source has {len(source)} tokens, but the model reads {seq_len} at most; give a "
+            "shorter one"
         )
 
 

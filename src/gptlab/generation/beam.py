@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from gptlab.errors import ConfigError, GenerationError
-from gptlab.generation.steps import Steps
-from gptlab.model import GPT
+from gptlab.generation.batch import check_source
+from gptlab.generation.steps import Steps, read_sources, reader_of
+from gptlab.model import GPT, KVCache, Network, Transformer
 
 _STRONGEST_PENALTY = 10.0
 
@@ -34,12 +35,13 @@ class Beam:
 
 @torch.inference_mode()
 def beam_search(
-    model: GPT,
+    model: Network,
     prompt: Sequence[int],
     *,
     beams: int,
     max_new_tokens: int,
     eos_id: int | None,
+    source: Sequence[int] = (),
     length_penalty: float = 1.0,
     unknown_V: Tensor | None = None,
 ) -> list[Beam]:
@@ -59,24 +61,43 @@ def beam_search(
         beams: How many are kept, from 1.
         max_new_tokens: Tokens of a continuation at most.
         eos_id: The id that ends one; None lets all have `max_new_tokens`.
+        source: Ids of the source, for a model with an encoder.
         length_penalty: Above 0 favours longer ones, below 0 shorter ones.
         unknown_V: (V,) bool, ids that are never part of one; None excludes none.
 
     Raises:
-        ConfigError: A number is out of range, or prompt and new tokens exceed the model's seq_len.
+        ConfigError: A number is out of range, or the source, or prompt and new tokens, exceed the
+            model's seq_len.
         GenerationError: The model's logits are NaN.
     """
     _check(model, prompt, beams, max_new_tokens, length_penalty)
+    if isinstance(model, Transformer):
+        check_source(model, source)
     was_training = model.training
     model.eval()
     try:
-        return _search(model, prompt, beams, max_new_tokens, eos_id, length_penalty, unknown_V)
+        cache = Steps(reader_of(model)).take_cache(
+            1, len(prompt) + max_new_tokens, memory_capacity=len(source)
+        )
+        if isinstance(model, Transformer):
+            read_sources(model, [source], cache)
+        return _search(
+            reader_of(model),
+            cache,
+            prompt,
+            beams,
+            max_new_tokens,
+            eos_id,
+            length_penalty,
+            unknown_V,
+        )
     finally:
         model.train(was_training)
 
 
 def _search(
     model: GPT,
+    cache: KVCache,
     prompt: Sequence[int],
     beams: int,
     max_new_tokens: int,
@@ -84,7 +105,6 @@ def _search(
     length_penalty: float,
     unknown_V: Tensor | None,
 ) -> list[Beam]:
-    cache = Steps(model).take_cache(1, len(prompt) + max_new_tokens)
     live, ended = [Beam((), 0.0, 0.0)], list[Beam]()
     column = [list(prompt)]
     for length in range(1, max_new_tokens + 1):
@@ -131,7 +151,7 @@ def _best(found: Sequence[Beam], count: int) -> list[Beam]:
 
 
 def _check(
-    model: GPT, prompt: Sequence[int], beams: int, max_new_tokens: int, length_penalty: float
+    model: Network, prompt: Sequence[int], beams: int, max_new_tokens: int, length_penalty: float
 ) -> None:
     vocab_size, seq_len = model.config.vocab_size, model.config.seq_len
     for name, value in (("beams", beams), ("max_new_tokens", max_new_tokens)):

@@ -17,7 +17,7 @@ from gptlab.generation.cuda_graphs import RecordedSteps, Step
 from gptlab.generation.steps import Steps
 from gptlab.generation.weights import in_huge_pages
 from gptlab.model import GPT, KVCache
-from gptlab.model.cache import LayerCache
+from gptlab.model.cache import LayerCache, Memory
 
 # A recording is of one number of places, so that they are counted in so many.
 _PLACES = 256
@@ -31,6 +31,7 @@ def next_logits(
     places_S: Tensor,
     keys: Sequence[Tensor],
     values: Sequence[Tensor],
+    memories: Sequence[Memory],
 ) -> Tensor:
     """Read one token a row into a cache's tensors; logits (B, V). This is what is compiled.
 
@@ -41,11 +42,15 @@ def next_logits(
         places_S: As long as the part of the cache that is looked at.
         keys: Of each layer, (B, C, H, K).
         values: Of each layer.
+        memories: Of each layer, what a decoder reads of the rows' sources; empty for a GPT.
     """
     held = places_S.shape[0]
     # On a GPU there may be more places than tokens.
     is_even = len(tokens_B1) == 1 and tokens_B1.device.type == "cpu"
     layers = [LayerCache(*pair, held) for pair in zip(keys, values, strict=True)]
+    if memories:
+        pairs = zip(layers, memories, strict=True)
+        layers = [layer._replace(memory=memory) for layer, memory in pairs]
     hidden_B1D = model.read(tokens_B1, positions_B1, layers, is_even=is_even)
     return model.logits(hidden_B1D[:, 0])
 
@@ -78,15 +83,16 @@ class CompiledSteps(Steps):
         """Whether the model is still what was compiled."""
         return self._kind == _kind(self.model)
 
-    def take_cache(self, rows: int, capacity: int) -> KVCache:
+    def take_cache(self, rows: int, capacity: int, *, memory_capacity: int = 0) -> KVCache:
         """An empty cache for this model, perhaps one that was given back."""
         for cache in self._free:
-            if len(cache) == rows and cache.capacity >= capacity:
+            has_room = cache.capacity >= capacity and cache.memory_capacity >= memory_capacity
+            if len(cache) == rows and has_room:
                 self._free.remove(cache)
                 for row in range(rows):
                     cache.erase(row)
                 return cache
-        return super().take_cache(rows, capacity)
+        return super().take_cache(rows, capacity, memory_capacity=memory_capacity)
 
     def give_back(self, cache: KVCache) -> None:
         """Keep a cache that nobody uses any more, for the recordings that are made over it."""
@@ -104,7 +110,8 @@ class CompiledSteps(Steps):
             BackendError: Compiling fails, and must not.
         """
         # A size of one is no size of all.
-        if self._has_failed or max(cache.lengths) == 0:
+        has_one = max(cache.lengths) == 0 or max(cache.memory_lengths) == 1
+        if self._has_failed or has_one:
             return super().decode(tokens, cache)
         try:
             return self._decode_compiled(tokens, cache)
@@ -125,6 +132,7 @@ class CompiledSteps(Steps):
             torch.arange(places, device=cache.device),
             [layer.keys for layer in layers],
             [layer.values for layer in layers],
+            cache.memories(whole=self._recorded is not None or not is_single),
         )
         if is_single in self._traced:
             logits_BV = (self._recorded or self._compiled)(*inputs)
@@ -147,7 +155,8 @@ class CompiledSteps(Steps):
 
 def _kind(model: GPT) -> tuple[object, ...]:
     """What compiled code takes for granted; recordings also take where the weights are."""
-    place = cast(Tensor, model.norm.weight).data_ptr() if model.device.type == "cuda" else None
+    weight = cast(Tensor, model.all_blocks[0].attention_norm.weight)
+    place = weight.data_ptr() if model.device.type == "cuda" else None
     return model.device, model.dtype, model.attention, place
 
 
@@ -180,12 +189,16 @@ def _mark_sizes(
     places_S: Tensor,
     keys: Sequence[Tensor],
     values: Sequence[Tensor],
+    memories: Sequence[Memory],
 ) -> None:
     """Let one compiled function serve all lengths, and all numbers of rows above one."""
     torch._dynamo.mark_dynamic(places_S, 0)
-    for tensor in (*keys, *values):
+    remembered = [tensor for memory in memories for tensor in memory[:2]]
+    for tensor in (*keys, *values, *remembered):
         torch._dynamo.mark_dynamic(tensor, 1)
         torch._dynamo.mark_static(tensor, [2, 3])
-    if len(tokens_B1) > 1:
-        for tensor in (tokens_B1, positions_B1, *keys, *values):
-            torch._dynamo.mark_dynamic(tensor, 0)
+    if len(tokens_B1) == 1:
+        return
+    lengths = [memory.lengths_B for memory in memories if memory.lengths_B is not None]
+    for tensor in (tokens_B1, positions_B1, *keys, *values, *remembered, *lengths):
+        torch._dynamo.mark_dynamic(tensor, 0)

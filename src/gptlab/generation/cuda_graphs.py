@@ -13,7 +13,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-Step = Callable[[Tensor, Tensor, Tensor, Sequence[Tensor], Sequence[Tensor]], Tensor]
+from gptlab.model.cache import Memory
+
+Step = Callable[
+    [Tensor, Tensor, Tensor, Sequence[Tensor], Sequence[Tensor], Sequence[Memory]], Tensor
+]
 
 _WARM_UPS = 2
 
@@ -32,6 +36,8 @@ class _Recording:
     graph: torch.cuda.CUDAGraph
     tokens_B1: Tensor
     positions_B1: Tensor
+    lengths_B: Tensor | None
+    """Of the sources that a decoder remembers."""
     logits_BV: Tensor
 
 
@@ -53,6 +59,7 @@ class RecordedSteps:
         places_S: Tensor,
         keys: Sequence[Tensor],
         values: Sequence[Tensor],
+        memories: Sequence[Memory],
     ) -> Tensor:
         """What the step gives, in memory that the next call overwrites."""
         memory = tuple(tensor.data_ptr() for tensor in (*keys, *values))
@@ -60,10 +67,12 @@ class RecordedSteps:
         with torch.cuda.device(tokens_B1.device):
             recording = self._recordings.get(name)
             if recording is None:
-                recording = self._record(tokens_B1, positions_B1, places_S, keys, values)
+                recording = self._record(tokens_B1, positions_B1, places_S, keys, values, memories)
                 self._recordings[name] = recording
             recording.tokens_B1.copy_(tokens_B1)
             recording.positions_B1.copy_(positions_B1)
+            if recording.lengths_B is not None:
+                recording.lengths_B.copy_(_lengths(memories))
             recording.graph.replay()
         return recording.logits_BV
 
@@ -80,16 +89,26 @@ class RecordedSteps:
         places_S: Tensor,
         keys: Sequence[Tensor],
         values: Sequence[Tensor],
+        memories: Sequence[Memory],
     ) -> _Recording:
         inputs = (tokens_B1.clone(), positions_B1.clone())
+        lengths_B = _lengths(memories).clone() if memories else None
+        memories = [memory._replace(lengths_B=lengths_B) for memory in memories]
         # What is set up at the first call can't be recorded; libraries do so a stream.
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(_WARM_UPS):
-                self._step(*inputs, places_S, keys, values)
+                self._step(*inputs, places_S, keys, values, memories)
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
-            logits_BV = self._step(*inputs, places_S, keys, values)
-        return _Recording(graph, *inputs, logits_BV)
+            logits_BV = self._step(*inputs, places_S, keys, values, memories)
+        return _Recording(graph, *inputs, lengths_B, logits_BV)
+
+
+def _lengths(memories: Sequence[Memory]) -> Tensor:
+    """Of the sources, which are the same in each layer."""
+    lengths_B = memories[0].lengths_B
+    assert lengths_B is not None
+    return lengths_B

@@ -5,11 +5,11 @@ from collections.abc import Iterator, Sequence
 from gptlab.generation.batch import Batch, check_row
 from gptlab.generation.rows import Row, Token
 from gptlab.generation.steps import Steps
-from gptlab.model import GPT
+from gptlab.model import Network
 
 
 def continue_rows(
-    model: GPT, rows: Sequence[Row], *, steps: Steps | None = None
+    model: Network, rows: Sequence[Row], *, steps: Steps | None = None
 ) -> Iterator[tuple[Row, Token]]:
     """Draw tokens for all rows until each has ended, yielding them as they come.
 
@@ -25,9 +25,10 @@ def continue_rows(
         check_row(model, row)
     if not rows:
         return
+    sources = max(len(row.source) for row in rows)
     longest = max(len(row.ids) + row.config.max_new_tokens for row in rows)
     capacity = min(model.config.seq_len, longest)
-    batch = Batch(model, slots=len(rows), capacity=capacity, steps=steps)
+    batch = Batch(model, slots=len(rows), capacity=capacity, source_capacity=sources, steps=steps)
     try:
         batch.admit([row for row in rows if row.ending is None])
         while batch.rows:

@@ -19,13 +19,15 @@ from gptlab.generation.drafts import Drafter
 from gptlab.generation.engine import continue_rows
 from gptlab.generation.rows import Ending, Row, Token
 from gptlab.generation.speculative import Acceptance, Speculator
+from gptlab.generation.steps import reader_of
 from gptlab.generation.stream import TextStream
 from gptlab.generation.texts import RowText, make_rows
 from gptlab.generation.vocabulary import unknown_ids
-from gptlab.model import GPT
+from gptlab.model import Network, Transformer
 from gptlab.tokenizer import Tokenizer
 from gptlab.tokenizer.base import SpecialNames
 from gptlab.tokenizer.chat import ChatEncoder, ChatTemplate
+from gptlab.tokenizer.pair import end_id, source_of, start_id
 
 _DEFAULT = SamplingConfig()
 
@@ -56,6 +58,9 @@ class Found:
 class Generator:
     """Continues texts with a model, which it puts in evaluation mode, and its tokenizer.
 
+    With a model that has an encoder, what is called a prompt is a source, and the text that follows
+    is the target that belongs to it, no longer than the model's seq_len.
+
     Ids of the model that the tokenizer does not have are never drawn.
 
     Args:
@@ -71,12 +76,13 @@ class Generator:
             text if not.
 
     Raises:
-        ConfigError: The drafter's vocabulary is another one, or `draft_length` is not positive.
+        ConfigError: The model is an encoder alone; or the drafter's vocabulary is another one, the
+            model has an encoder beside it, or `draft_length` is not positive.
     """
 
     def __init__(
         self,
-        model: GPT,
+        model: Network,
         tokenizer: Tokenizer,
         *,
         compile: Compile = "auto",
@@ -90,12 +96,17 @@ class Generator:
         self.chat_template = chat_template
         """How its conversations are written."""
         self._allowed_special: SpecialNames = "all" if allow_special else ()
-        self.compiler = Compiler(model, compile=compile)
+        reader = reader_of(model)
+        self.compiler = Compiler(reader, compile=compile)
         """Whether single tokens are read by compiled code."""
         self._speculator: Speculator | None = None
         if drafter is not None:
+            if reader is not model:
+                raise ConfigError(
+                    "a drafter is for GPTs, and this model has an encoder; leave it out"
+                )
             self._speculator = Speculator(
-                model, drafter, length=draft_length, compiler=self.compiler
+                reader, drafter, length=draft_length, compiler=self.compiler
             )
 
     @classmethod
@@ -201,6 +212,8 @@ class Generator:
     ) -> list[list[int]]:
         """The new ids that follow each prompt of ids; an end-of-sequence id is not among them.
 
+        A source of ids ends with the id that ends a sequence, as `encode_prompt` gives it.
+
         Raises:
             ConfigError: Stop texts are given; ids have no text.
         """
@@ -220,10 +233,12 @@ class Generator:
             ConfigError: A number is out of range, or all would exceed the model's seq_len.
             GenerationError: The model's logits are NaN.
         """
-        ids, eos_id = self.encode_prompt(prompt), self.tokenizer.eos_id
+        (row,) = self.make_rows([self.encode_prompt(prompt)], SamplingConfig())
+        ids, eos_id = row.ids, self.tokenizer.eos_id
         found = beam_search(
             self.model,
             ids,
+            source=row.source,
             beams=beams,
             max_new_tokens=max_new_tokens,
             eos_id=eos_id,
@@ -241,9 +256,16 @@ class Generator:
     def encode_prompt(self, prompt: str) -> list[int]:
         """Ids of `prompt`; for an empty one the token that stands between documents.
 
+        Those of a source end with the token that ends a sequence.
+
         Raises:
             ConfigError: The prompt is empty and the vocabulary has no such token.
+            TokenizerError: There is no token that ends a source.
         """
+        if isinstance(self.model, Transformer):
+            of_sources = source_of(self.tokenizer)
+            ids = of_sources.encode(prompt, allowed_special=self._allowed_special)
+            return [*ids, end_id(of_sources)]
         ids = self.tokenizer.encode(prompt, allowed_special=self._allowed_special)
         if ids:
             return ids
@@ -260,10 +282,16 @@ class Generator:
         eos_id: int | None = None,
     ) -> list[Row]:
         """What `texts.make_rows` makes of prompts of ids for this model and tokenizer."""
+        sources = None
+        if isinstance(self.model, Transformer):
+            sources, prompts = prompts, [[start_id(self.tokenizer)]] * len(prompts)
+            room = self.model.config.seq_len - 1
+            config = config.replace(max_new_tokens=min(config.max_new_tokens, room))
         return make_rows(
             self.tokenizer,
             prompts,
             config,
+            sources=sources,
             vocab_size=self.model.config.vocab_size,
             unknown_V=self._unknown_V,
             eos_id=eos_id,

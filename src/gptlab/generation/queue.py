@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from gptlab.errors import QueueFullError
 from gptlab.generation.requests import Task
+from gptlab.generation.rows import Reading
 
 
 class RequestQueue:
@@ -49,11 +50,12 @@ class RequestQueue:
         Prompts that are the same count once, and the first one may have any length.
         """
         taken: list[Task] = []
-        prompts: set[tuple[int, ...]] = set()
+        prompts: set[Reading] = set()
         while self._tasks and len(taken) < most:
-            prompts.add(tuple(self._tasks[0].row.ids[-self._seq_len :]))
+            prompts.add(self._tasks[0].row.reading(self._seq_len))
             # Shorter ones are padded.
-            if taken and len(prompts) * max(map(len, prompts)) > self._prefill_tokens:
+            longest = max(prompt.tokens for prompt in prompts)
+            if taken and len(prompts) * longest > self._prefill_tokens:
                 break
             taken.append(self._tasks.popleft())
         return taken

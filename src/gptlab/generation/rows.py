@@ -38,11 +38,24 @@ class Token(NamedTuple):
     """The likeliest ids with their log-probabilities, the likeliest first."""
 
 
+class Reading(NamedTuple):
+    """What is read of a row before its first token is drawn; what is alike is read once."""
+
+    source: tuple[int, ...]
+    context: tuple[int, ...]
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens that is."""
+        return len(self.source) + len(self.context)
+
+
 class Row:
     """One sequence being continued, by settings and randomness of its own.
 
     Args:
         prompt: Its ids so far, at least one.
+        source: The ids that a model with an encoder turns into those of the row.
         config: How tokens are drawn, and how many.
         seed: Of its randomness; drawn from the system's if None.
         eos_id: The token that ends it, unless `config.ignore_eos`.
@@ -57,6 +70,7 @@ class Row:
         prompt: Sequence[int],
         config: SamplingConfig,
         *,
+        source: Sequence[int] = (),
         seed: int | str | None = None,
         eos_id: int | None = None,
         banned: Sequence[Sequence[int]] = (),
@@ -64,6 +78,7 @@ class Row:
         unknown_V: Tensor | None = None,
     ) -> None:
         self.ids = list(prompt)
+        self.source = tuple(source)
         self.config = config
         self.eos_id = None if config.ignore_eos else eos_id
         self.banned = banned
@@ -81,6 +96,10 @@ class Row:
     def is_over(self) -> bool:
         """Whether nothing more is drawn for it."""
         return self.ending is not None or self.error is not None
+
+    def reading(self, seq_len: int) -> Reading:
+        """What a model whose context is `seq_len` reads of it."""
+        return Reading(self.source, tuple(self.ids[-seq_len:]))
 
     @property
     def new_ids(self) -> list[int]:

@@ -18,6 +18,7 @@ from gptlab.generation.batch import Batch, check_row
 from gptlab.generation.generator import Generator
 from gptlab.generation.queue import RequestQueue
 from gptlab.generation.requests import Request, State, Task
+from gptlab.model import Transformer
 
 _DEFAULT = SamplingConfig()
 
@@ -82,7 +83,13 @@ class Scheduler:
         seq_len = generator.model.config.seq_len
         self._generator, self._slots = generator, slots
         steps = generator.compiler.steps(1)
-        self._batch = Batch(generator.model, slots=slots, capacity=seq_len, steps=steps)
+        self._batch = Batch(
+            generator.model,
+            slots=slots,
+            capacity=seq_len,
+            source_capacity=seq_len if isinstance(generator.model, Transformer) else 0,
+            steps=steps,
+        )
         # Autocast belongs to a thread, and steps are made in another one.
         device = generator.model.device.type
         self._autocast = torch.autocast(

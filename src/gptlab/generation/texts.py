@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import repeat
 
 from torch import Tensor
 
@@ -18,16 +19,18 @@ def make_rows(
     config: SamplingConfig,
     *,
     vocab_size: int,
+    sources: Sequence[Sequence[int]] | None = None,
     unknown_V: Tensor | None = None,
     eos_id: int | None = None,
 ) -> list[Row]:
-    """A row a prompt, whose seed depends on the prompt's earlier copies and nothing else.
+    """A row a prompt, whose seed depends on its earlier copies and nothing else.
 
     Args:
         tokenizer: Whose ids they are.
         prompts: Ids, which may be none of those that are unknown.
         config: How tokens are drawn, and how many.
         vocab_size: Number of the model's logits.
+        sources: For a model with an encoder, what each row is made of beside its prompt.
         unknown_V: What `vocabulary.unknown_ids` says of both.
         eos_id: The token that ends a row; the tokenizer's end of text if None.
 
@@ -35,15 +38,16 @@ def make_rows(
         GptlabError: There can't be what `config` holds the texts to.
     """
     banned = [tokenizer.encode(text) for word in config.banned_words for text in (word, f" {word}")]
-    copies: Counter[tuple[int, ...]] = Counter()
+    copies: Counter[tuple[tuple[int, ...], ...]] = Counter()
     rows = []
-    for prompt in prompts:
-        number = copies[tuple(prompt)]
-        copies[tuple(prompt)] += 1
+    for prompt, source in zip(prompts, sources or repeat(()), strict=False):
+        number = copies[tuple(source), tuple(prompt)]
+        copies[tuple(source), tuple(prompt)] += 1
         rows.append(
             Row(
                 prompt,
                 config,
+                source=source,
                 seed=_seed_of_copy(config.seed, number),
                 eos_id=tokenizer.eos_id if eos_id is None else eos_id,
                 banned=banned,

@@ -1,6 +1,7 @@
 """A model from wherever it is."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -11,8 +12,9 @@ from gptlab.interop import hub, own_family
 from gptlab.interop.families import family_for
 from gptlab.interop.huggingface import is_huggingface, read_document, read_huggingface
 from gptlab.interop.nanogpt import nanogpt_tokenizer, read_nanogpt
-from gptlab.model import GPT
+from gptlab.model import GPT, Network, Transformer
 from gptlab.tokenizer import Tokenizer, load_tokenizer
+from gptlab.tokenizer.pair import source_of
 
 
 def load(
@@ -22,8 +24,11 @@ def load(
     attention: AttentionBackend = "auto",
     tokenizer: Tokenizer | str | Path | None = None,
     adapter: str | Path | None = None,
-) -> tuple[GPT, Tokenizer]:
+) -> tuple[Network, Tokenizer]:
     """The model at `path`, in evaluation mode, and its tokenizer.
+
+    It is a GPT, or what else a checkpoint says it is: an encoder or a Transformer, whose tokenizer
+    is a `PairTokenizer` where sources have one of their own.
 
     Its numbers are of the type that they were saved in. Its vocabulary may be larger than the
     tokenizer's.
@@ -48,6 +53,7 @@ def load(
     if isinstance(tokenizer, str | Path):
         tokenizer = load_tokenizer(tokenizer)
     found = find_model(path)
+    model: Network
     if found.is_file():
         model = read_nanogpt(found, device=device, attention=attention)
         tokenizer = tokenizer or nanogpt_tokenizer(model, found)
@@ -60,13 +66,39 @@ def load(
         model = checkpoint.load_model(found, device=device, attention=attention)
         tokenizer = tokenizer or tokenizer_in(found)
     if adapter is not None:
+        if not isinstance(model, GPT):
+            raise CheckpointError(f"{path} is no GPT, which alone has adapters; leave them out")
         model, theirs = checkpoint.with_adapter(model, adapter)
         tokenizer = tokenizer if is_named else theirs
     require_ids(tokenizer, model, of=path if name is None else name)
     return model, tokenizer
 
 
-def require_ids(tokenizer: Tokenizer, model: GPT, *, of: str | Path) -> None:
+def load_gpt(path: str | Path, **options: Any) -> tuple[GPT, Tokenizer]:
+    """`load`, for what is done with a GPT alone.
+
+    Raises:
+        CheckpointError: The model is another one; or as `load`.
+    """
+    model, tokenizer = load(path, **options)
+    return require_gpt(model, path), tokenizer
+
+
+def require_gpt(model: Network, of: str | Path) -> GPT:
+    """`model`, which must be a GPT.
+
+    Raises:
+        CheckpointError: It is none; `of` names where it is from.
+    """
+    if not isinstance(model, GPT):
+        raise CheckpointError(
+            f"{of} is no GPT but of architecture {model.architecture}, with which this can't be "
+            "done; give a GPT"
+        )
+    return model
+
+
+def require_ids(tokenizer: Tokenizer, model: Network, *, of: str | Path) -> None:
     """Refuse a tokenizer with more ids than the model; one with fewer leaves rows without use.
 
     Raises:
@@ -76,6 +108,14 @@ def require_ids(tokenizer: Tokenizer, model: GPT, *, of: str | Path) -> None:
         raise ConfigError(
             f"the tokenizer of {of} has {tokenizer.vocab_size} tokens, but the model knows "
             f"{model.config.vocab_size}; give the tokenizer that it was trained with"
+        )
+    if not isinstance(model, Transformer):
+        return
+    source_size = source_of(tokenizer).vocab_size
+    if source_size > model.config.source_size:
+        raise ConfigError(
+            f"the tokenizer of {of} for sources has {source_size} tokens, but the model knows "
+            f"{model.config.source_size}; give the tokenizer that it was trained with"
         )
 
 

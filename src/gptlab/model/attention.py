@@ -1,4 +1,4 @@
-"""Attention: one function behind which several backends serve, and the layer that calls it.
+"""Attention: one function behind which several backends serve.
 
 Letters: B batch, T query length, S key length, D model width, H heads, K head width. Keys and
 values may have fewer heads than queries; each is then shared by a group of query heads
@@ -6,34 +6,17 @@ values may have fewer heads than queries; each is then shared by a group of quer
 """
 
 import math
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from gptlab.config import ModelConfig
 from gptlab.errors import BackendError
 from gptlab.model.blocked import blocked_attention
-from gptlab.model.cache import LayerCache
 from gptlab.model.flash import flash_attention
-from gptlab.model.linear import Linear, computed, is_compiled
-from gptlab.model.positions import rotate
+from gptlab.model.linear import computed, is_compiled
 
 BACKENDS = ("auto", "reference", "sdpa", "blocked", "flash")
-
-
-class Context(NamedTuple):
-    """What every layer of one forward pass shares about positions."""
-
-    positions: Tensor
-    """Where each token stands, (T,) or (B, T) int64."""
-    rotary: tuple[Tensor, Tensor] | None = None
-    """Cosines and sines at the tokens' positions, or None without rotary positions."""
-    mask_BTS: Tensor | None = None
-    """Where a query may look; None where the causal rule and the window say it all."""
-    window: int | None = None
-    """Keys that a query may look back at, its own included; all of them if None."""
 
 
 def attend(
@@ -45,6 +28,7 @@ def attend(
     causal: bool = True,
     window: int | None = None,
     mask_BTS: Tensor | None = None,
+    lengths_B: Tensor | None = None,
     dropout: float = 0.0,
 ) -> Tensor:
     """Scaled dot-product attention (Vaswani et al. 2017), (B, T, H, K) in the queries' dtype.
@@ -52,24 +36,34 @@ def attend(
     A causal mask is aligned to the last key: query t sees keys up to S - T + t, so new tokens
     after cached ones need no mask of their own. With a `window` it sees only the last so many of
     them (Child et al. 2019, https://arxiv.org/abs/1904.10509). `mask_BTS` is bool, True where a
-    query may look; it narrows what the others allow, and every query must see some key.
+    query may look; it narrows what the others allow, and every query must see some key. Of rows
+    that are filled up at the end, `lengths_B` (int64, at least 1) says how many keys there are.
     `auto` is `blocked` for 16-bit numbers on a CPU, and otherwise `sdpa`, PyTorch's own choice of
     a kernel, which has one for every device.
 
     Raises:
         BackendError: The named backend can't serve this device, dtype or mask.
     """
-    if window is not None and causal and q_BTHK.shape[1] == 1 and mask_BTS is None:
+    is_plain = mask_BTS is None and lengths_B is None
+    if window is not None and causal and q_BTHK.shape[1] == 1 and is_plain:
         # One query sees what there is.
         k_BSHK, v_BSHK, window = k_BSHK[:, -window:], v_BSHK[:, -window:], None
+    if backend == "flash" and mask_BTS is None:
+        return flash_attention(
+            q_BTHK,
+            k_BSHK,
+            v_BSHK,
+            causal=causal,
+            window=window,
+            lengths_B=lengths_B,
+            dropout=dropout,
+        )
+    if lengths_B is not None:
+        mask_BTS = _with_lengths(mask_BTS, lengths_B, q_BTHK, k_BSHK)
     if backend == "auto":
         if q_BTHK.shape[1] == 1 and not dropout and is_compiled():
             return _one_query(q_BTHK, k_BSHK, v_BSHK, mask_BTS)
         backend = usual_backend(q_BTHK.device, q_BTHK.dtype, length=q_BTHK.shape[1])
-    if backend == "flash" and mask_BTS is None:
-        return flash_attention(
-            q_BTHK, k_BSHK, v_BSHK, causal=causal, window=window, dropout=dropout
-        )
     if window is not None:
         mask_BTS = _with_window(mask_BTS, window, q_BTHK, k_BSHK)
     if backend == "reference":
@@ -108,6 +102,32 @@ def _one_query(q_BTHK: Tensor, k_BSHK: Tensor, v_BSHK: Tensor, mask_BTS: Tensor 
     return output_BHGK.to(v_BSHK.dtype).view(q_BTHK.shape)
 
 
+def attention_weights(
+    q_BTHK: Tensor,
+    k_BSHK: Tensor,
+    *,
+    causal: bool = True,
+    window: int | None = None,
+    mask_BTS: Tensor | None = None,
+    lengths_B: Tensor | None = None,
+) -> Tensor:
+    """How much each query takes of each key, (B, H, T, S); a row of them sums to 1.
+
+    The arguments are those of `attend`, which multiplies these weights with the values.
+    """
+    if lengths_B is not None:
+        mask_BTS = _with_lengths(mask_BTS, lengths_B, q_BTHK, k_BSHK)
+    if window is not None:
+        mask_BTS = _with_window(mask_BTS, window, q_BTHK, k_BSHK)
+    k_BSHK = k_BSHK.repeat_interleave(q_BTHK.shape[2] // k_BSHK.shape[2], dim=2)
+    scores_BHTS = torch.einsum("bthk,bshk->bhts", q_BTHK, k_BSHK) / math.sqrt(q_BTHK.shape[3])
+    if causal:
+        mask_BTS = _with_causal(mask_BTS, q_BTHK.shape[1], k_BSHK.shape[1], q_BTHK.device)
+    if mask_BTS is not None:
+        scores_BHTS = scores_BHTS.masked_fill(~mask_BTS.unsqueeze(1), -math.inf)
+    return scores_BHTS.softmax(dim=-1)
+
+
 def _reference(
     q_BTHK: Tensor,
     k_BSHK: Tensor,
@@ -116,15 +136,9 @@ def _reference(
     mask_BTS: Tensor | None,
     dropout: float,
 ) -> Tensor:
-    groups = q_BTHK.shape[2] // k_BSHK.shape[2]
-    k_BSHK = k_BSHK.repeat_interleave(groups, dim=2)
-    v_BSHK = v_BSHK.repeat_interleave(groups, dim=2)
-    scores_BHTS = torch.einsum("bthk,bshk->bhts", q_BTHK, k_BSHK) / math.sqrt(q_BTHK.shape[3])
-    if causal:
-        mask_BTS = _with_causal(mask_BTS, q_BTHK.shape[1], k_BSHK.shape[1], q_BTHK.device)
-    if mask_BTS is not None:
-        scores_BHTS = scores_BHTS.masked_fill(~mask_BTS.unsqueeze(1), -math.inf)
-    weights_BHTS = F.dropout(scores_BHTS.softmax(dim=-1), dropout).to(v_BSHK.dtype)
+    v_BSHK = v_BSHK.repeat_interleave(q_BTHK.shape[2] // v_BSHK.shape[2], dim=2)
+    weights_BHTS = attention_weights(q_BTHK, k_BSHK, causal=causal, mask_BTS=mask_BTS)
+    weights_BHTS = F.dropout(weights_BHTS, dropout).to(v_BSHK.dtype)
     return torch.einsum("bhts,bshk->bthk", weights_BHTS, v_BSHK)
 
 
@@ -158,6 +172,15 @@ def _with_causal(mask_BTS: Tensor | None, T: int, S: int, device: torch.device) 
     return causal_TS.unsqueeze(0) if mask_BTS is None else mask_BTS & causal_TS
 
 
+def _with_lengths(
+    mask_BTS: Tensor | None, lengths_B: Tensor, q_BTHK: Tensor, k_BSHK: Tensor
+) -> Tensor:
+    T, S = q_BTHK.shape[1], k_BSHK.shape[1]
+    places_S = torch.arange(S, device=k_BSHK.device)
+    real_BTS = (places_S < lengths_B.view(-1, 1, 1)).expand(-1, T, S)
+    return real_BTS if mask_BTS is None else mask_BTS & real_BTS
+
+
 def _with_window(
     mask_BTS: Tensor | None, window: int, q_BTHK: Tensor, k_BSHK: Tensor
 ) -> Tensor | None:
@@ -166,56 +189,3 @@ def _with_window(
         return mask_BTS
     near_TS = torch.ones(T, S, dtype=torch.bool, device=q_BTHK.device).triu(S - T - window + 1)
     return near_TS.unsqueeze(0) if mask_BTS is None else mask_BTS & near_TS
-
-
-class HeadNorm(nn.RMSNorm):
-    """Normalises each head's queries or keys (Henry et al. 2020, https://arxiv.org/abs/2010.04245)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., K) to (..., K)."""
-        # Under autocast x is in 16 bits and the weight is not, which has no fused kernel.
-        return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
-
-
-class Attention(nn.Module):
-    """Multi-head self-attention with grouped keys, rotary positions and a cache."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.head_dim = config.head_dim
-        self.backend: str = config.attention
-        self.dropout = config.dropout
-        heads = (config.n_heads, config.kv_heads, config.kv_heads)
-        self.widths = [number * config.head_dim for number in heads]
-        qkv_bias = config.bias if config.qkv_bias is None else config.qkv_bias
-        self.qkv_proj = Linear(config.embed_dim, sum(self.widths), bias=qkv_bias)
-        self.o_proj = Linear(self.widths[0], config.embed_dim, bias=config.bias)
-        self.q_norm, self.k_norm = (
-            HeadNorm(config.head_dim, eps=config.norm_eps) if config.qk_norm else nn.Identity()
-            for _ in range(2)
-        )
-
-    def forward(self, x_BTD: Tensor, context: Context, cache: LayerCache | None = None) -> Tensor:
-        """(B, T, D) to (B, T, D); with a cache, T new tokens after those it holds."""
-        q_BTHK, k_BTHK, v_BTHK = (
-            part.unflatten(-1, (-1, self.head_dim))
-            for part in self.qkv_proj(x_BTD).split(self.widths, dim=-1)
-        )
-        q_BTHK, k_BTHK = self.q_norm(q_BTHK), self.k_norm(k_BTHK)
-        if context.rotary is not None:
-            q_BTHK, k_BTHK = rotate(q_BTHK, *context.rotary), rotate(k_BTHK, *context.rotary)
-        k_BSHK, v_BSHK = k_BTHK, v_BTHK
-        if cache is not None:
-            k_BSHK, v_BSHK = cache.append(k_BTHK, v_BTHK, context.positions)
-        output_BTHK = attend(
-            q_BTHK.to(v_BSHK.dtype),
-            k_BSHK.to(v_BSHK.dtype),
-            v_BSHK,
-            backend=self.backend,
-            causal=context.mask_BTS is None,
-            window=context.window,
-            mask_BTS=context.mask_BTS,
-            dropout=self.dropout if self.training else 0.0,
-        )
-        mixed: Tensor = self.o_proj(output_BTHK.flatten(2))
-        return mixed

@@ -1,10 +1,12 @@
 """Keys and values of the tokens that a model has read, so that no token is computed twice.
 
-Letters: B batch, T new tokens, S tokens held, C capacity, H heads of keys, K head width.
+Letters: B batch, T new tokens, S tokens held or of a source, C capacity, H heads of keys, K head
+width.
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, repeat
 from typing import NamedTuple
 
 import torch
@@ -15,8 +17,21 @@ from gptlab.errors import ConfigError
 from gptlab.model.positions import rotary_table, rotate
 
 
+class Memory(NamedTuple):
+    """What a layer of a decoder reads of its sources: keys and values, computed once a source."""
+
+    keys: Tensor
+    """(B, S, H, K)"""
+    values: Tensor
+    """(B, S, H, K)"""
+    lengths_B: Tensor | None
+    """Tokens of each source, int64, the rest being filling; None where all have S."""
+
+
 class KVCache:
     """Room for `capacity` tokens a row; rows may hold different numbers of tokens.
+
+    For a decoder it has room for a source of `memory_capacity` tokens in each row, too.
 
     New tokens of a row are written behind those it holds. A shorter row of a batch is padded at
     its end: what padding writes lies beyond the row's length, where no query looks and the next
@@ -31,21 +46,37 @@ class KVCache:
         capacity: int | None = None,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
+        memory_capacity: int = 0,
     ) -> None:
         self.capacity = config.seq_len if capacity is None else capacity
+        self.memory_capacity = memory_capacity
         self.device = torch.device(device)
         shape = (batch_size, self.capacity, config.kv_heads, config.head_dim)
         self._keys = [
             torch.zeros(shape, device=device, dtype=dtype) for _ in range(config.num_layers)
         ]
         self._values = [torch.zeros_like(keys) for keys in self._keys]
+        shape = (batch_size, memory_capacity, config.kv_heads, config.head_dim)
+        self._memories = [
+            (
+                torch.zeros(shape, device=device, dtype=dtype),
+                torch.zeros(shape, device=device, dtype=dtype),
+            )
+            for _ in range(config.num_layers if memory_capacity else 0)
+        ]
         self._first = 0
         self._all_lengths = [0] * batch_size
+        self._all_memory_lengths = [0] * batch_size
 
     @property
     def lengths(self) -> list[int]:
         """How many tokens each row holds."""
         return self._all_lengths[self._first : self._first + len(self)]
+
+    @property
+    def memory_lengths(self) -> list[int]:
+        """Tokens of each row's source; 0 where it has none."""
+        return self._all_memory_lengths[self._first : self._first + len(self)]
 
     def __len__(self) -> int:
         """Number of rows."""
@@ -56,13 +87,36 @@ class KVCache:
         view = copy.copy(self)
         view._keys = [keys[start:stop] for keys in self._keys]
         view._values = [values[start:stop] for values in self._values]
+        view._memories = [(keys[start:stop], values[start:stop]) for keys, values in self._memories]
         view._first = self._first + start
         return view
 
     @property
     def nbytes(self) -> int:
         """Bytes of all keys and values."""
-        return sum(tensor.nbytes for tensor in (*self._keys, *self._values))
+        return sum(tensor.nbytes for tensor in self._tensors())
+
+    def remember(self, memories: Sequence[Memory], lengths: Sequence[int]) -> None:
+        """Keep what each layer reads of the rows' sources, which have `lengths` tokens.
+
+        Raises:
+            ConfigError: A source is longer than there is room for.
+        """
+        longest = max(lengths)
+        if longest > self.memory_capacity:
+            raise ConfigError(
+                f"a source of {longest} tokens exceeds the cache's memory_capacity of "
+                f"{self.memory_capacity}; give a shorter source or a larger cache"
+            )
+        for (keys, values), memory in zip(self._memories, memories, strict=True):
+            keys[:, :longest] = memory.keys[:, :longest]
+            values[:, :longest] = memory.values[:, :longest]
+        self._all_memory_lengths[self._first : self._first + len(self)] = lengths
+
+    def _tensors(self) -> Iterator[Tensor]:
+        yield from self._keys
+        yield from self._values
+        yield from chain.from_iterable(self._memories)
 
     def erase(self, row: int) -> None:
         """Empty a row that may hold numbers which are not finite.
@@ -70,7 +124,7 @@ class KVCache:
         A place that is masked out has the weight 0, and 0 times NaN is NaN: they would come
         through to the row's next tenant.
         """
-        for tensor in (*self._keys, *self._values):
+        for tensor in self._tensors():
             tensor[row] = 0
         self.shorten(row, 0)
 
@@ -80,6 +134,10 @@ class KVCache:
         for tensor in (*self._keys, *self._values):
             tensor[target, :held] = tensor[source, :held]
         self.shorten(target, held)
+        size = self.memory_lengths[source]
+        for tensor in chain.from_iterable(self._memories):
+            tensor[target, :size] = tensor[source, :size]
+        self._all_memory_lengths[self._first + target] = size
 
     def take_rows(self, order: Sequence[int]) -> None:
         """Make row i what row `order[i]` is now; rows may come several times, and be left out.
@@ -89,7 +147,10 @@ class KVCache:
         index = torch.tensor(order, device=self.device)
         self._keys = [keys[index] for keys in self._keys]
         self._values = [values[index] for values in self._values]
+        self._memories = [(keys[index], values[index]) for keys, values in self._memories]
+        sizes = [self.memory_lengths[row] for row in order]
         self._first, self._all_lengths = 0, [self.lengths[row] for row in order]
+        self._all_memory_lengths = sizes
 
     def shorten(self, row: int, length: int) -> None:
         """Keep the first `length` tokens of a row."""
@@ -162,7 +223,29 @@ class KVCache:
         """Each layer's part, for `new_tokens` more tokens of each row."""
         held = max(self.lengths) + new_tokens
         pairs = zip(self._keys, self._values, strict=True)
-        return [LayerCache(keys, values, held) for keys, values in pairs]
+        memories: Iterable[Memory | None] = self.memories() or repeat(None)
+        return [
+            LayerCache(keys, values, held, memory)
+            for (keys, values), memory in zip(pairs, memories, strict=False)
+        ]
+
+    def memories(self, *, whole: bool = False) -> list[Memory]:
+        """Each layer's part of the sources; empty where the cache has room for none.
+
+        Args:
+            whole: All places that there are, with lengths in any case.
+        """
+        if not self._memories:
+            return []
+        lengths = self.memory_lengths
+        longest = self.memory_capacity if whole else max(lengths)
+        lengths_B = None
+        if whole or min(lengths) < longest:
+            lengths_B = torch.tensor(lengths, device=self.device)
+        return [
+            Memory(keys[:, :longest], values[:, :longest], lengths_B)
+            for keys, values in self._memories
+        ]
 
     def advance(self, counts: Sequence[int]) -> None:
         """Count `counts[b]` tokens just written to row b as held."""
@@ -179,6 +262,8 @@ class LayerCache(NamedTuple):
     """(B, C, H, K)"""
     held: int
     """Tokens of the longest row, the new ones included."""
+    memory: Memory | None = None
+    """What a decoder reads of its sources."""
 
     def append(self, k_BTHK: Tensor, v_BTHK: Tensor, positions_BT: Tensor) -> tuple[Tensor, Tensor]:
         """Write new keys and values; all that are held then, (B, S, H, K) each."""

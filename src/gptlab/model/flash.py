@@ -12,6 +12,7 @@ from importlib import metadata
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from gptlab.errors import BackendError
@@ -41,9 +42,13 @@ def flash_attention(
     *,
     causal: bool,
     window: int | None = None,
+    lengths_B: Tensor | None = None,
     dropout: float,
 ) -> Tensor:
     """Attention by flash-attn, (B, T, H, K); a causal mask and a window end at the last key.
+
+    Of rows whose keys are filled up at the end, `lengths_B` says how many there are; such rows are
+    read without a causal mask, and without a window.
 
     Raises:
         BackendError: No package is installed, or it can't serve this device, dtype or dropout.
@@ -54,10 +59,44 @@ def flash_attention(
         options["window_size"] = (window - 1, 0)
     if package.dropout:
         options["dropout_p"] = dropout
-    result = _function(package)(q_BTHK, k_BSHK, v_BSHK, **options)
+    if lengths_B is None:
+        result = _function(package, "flash_attn_func")(q_BTHK, k_BSHK, v_BSHK, **options)
+    else:
+        result = _of_uneven_rows(package, q_BTHK, k_BSHK, v_BSHK, lengths_B, options)
     # Some generations return the log-sum-exp as well.
     output: Tensor = result[0] if isinstance(result, tuple) else result
-    return output
+    return output.view(q_BTHK.shape) if lengths_B is not None else output
+
+
+def _of_uneven_rows(
+    package: FlashPackage,
+    q_BTHK: Tensor,
+    k_BSHK: Tensor,
+    v_BSHK: Tensor,
+    lengths_B: Tensor,
+    options: dict[str, Any],
+) -> Any:
+    """All queries of all rows one after another, and their keys without filling."""
+    if options["causal"] or "window_size" in options:
+        raise BackendError(
+            "attention is 'flash', which takes rows of different lengths without a causal mask "
+            "and a window alone; write --attention auto"
+        )
+    B, T, S = *q_BTHK.shape[:2], k_BSHK.shape[1]
+    is_real_BS = torch.arange(S, device=lengths_B.device) < lengths_B.unsqueeze(1)
+    ends = F.pad(lengths_B.cumsum(0), (1, 0)).int()
+    query_ends = torch.arange(0, (B + 1) * T, T, device=lengths_B.device, dtype=torch.int32)
+    function = _function(package, "flash_attn_varlen_func")
+    return function(
+        q_BTHK.flatten(0, 1),
+        k_BSHK[is_real_BS],
+        v_BSHK[is_real_BS],
+        cu_seqlens_q=query_ends,
+        cu_seqlens_k=ends,
+        max_seqlen_q=T,
+        max_seqlen_k=S,
+        **options,
+    )
 
 
 def _package(q_BTHK: Tensor, dropout: float) -> FlashPackage:
@@ -101,9 +140,9 @@ def _is_installed(distribution: str) -> bool:
 
 
 @cache
-def _function(package: FlashPackage) -> Callable[..., Any]:
+def _function(package: FlashPackage, name: str) -> Callable[..., Any]:
     try:
-        function: Callable[..., Any] = importlib.import_module(package.module).flash_attn_func
+        function: Callable[..., Any] = getattr(importlib.import_module(package.module), name)
     except (ImportError, AttributeError) as error:
         raise BackendError(
             f"attention is 'flash', but {package.distribution} does not import: {error}; "

@@ -17,7 +17,7 @@ from gptlab.model.head import Head
 from gptlab.model.init import initialise
 
 if TYPE_CHECKING:
-    from gptlab.model.gpt import GPT
+    from gptlab.model.stack import Stack
 
 
 class ClassificationHead(Head):
@@ -145,7 +145,7 @@ HEADS: Mapping[str, type[Head]] = MappingProxyType(
         "embedding": EmbeddingHead,
     }
 )
-"""The class of each head. A language model is a GPT without one: it has its own logits."""
+"""The class of each head. A language model is a Stack without one: it has its own logits."""
 
 
 def head_class(settings: HeadSettings, own: type[Head] | None = None) -> type[Head] | None:
@@ -175,7 +175,7 @@ def head_class(settings: HeadSettings, own: type[Head] | None = None) -> type[He
 
 
 def add_head(
-    model: "GPT",
+    model: "Stack",
     settings: HeadSettings,
     *,
     own: type[Head] | None = None,

@@ -9,6 +9,9 @@ from torch import nn
 from gptlab.config import ModelConfig
 from gptlab.errors import ConfigError
 
+# Projections that write to the residual stream.
+_WRITES = r"blocks\..*\.(o|down)_proj\.weight"
+
 
 def initialise(
     model: nn.Module, config: ModelConfig, *, seed: int | None = None, only: str = ".*"
@@ -23,14 +26,15 @@ def initialise(
     Raises:
         ConfigError: A parameter matches no row of the table, or several.
     """
-    residual: float | str = 0.02 / math.sqrt(2 * config.num_layers)
+    writes = sum(re.fullmatch(_WRITES, name) is not None for name, _ in model.named_parameters())
+    residual: float | str = 0.02 / math.sqrt(max(1, writes))
     if config.residual_init == "zero":
         residual = "zeros"
     table: dict[str, float | str] = {
         r"(position_)?embedding\.weight": 0.02,
         r"lm_head\.weight": 0.02,
-        r"blocks\..*\.(qkv|up|gate)_proj\.weight": 0.02,
-        r"blocks\..*\.(o|down)_proj\.weight": residual,
+        r"blocks\..*\.(qkv|q|kv|up|gate)_proj\.weight": 0.02,
+        _WRITES: residual,
         r"head\.(?!(.*[._])?norm\.weight).*\bweight": 0.02,
         r"(.*[._])?norm\.weight": "ones",
         r".*\.bias": "zeros",

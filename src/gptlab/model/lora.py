@@ -20,10 +20,11 @@ from torch import Tensor, nn
 from gptlab.config import LoRA, Quantization
 from gptlab.config.fine_tuning import PROJECTIONS
 from gptlab.errors import ConfigError
-from gptlab.model.gpt import GPT
 from gptlab.model.init import initialise
 from gptlab.model.linear import Linear, is_compiled_row, linear
+from gptlab.model.network import Network
 from gptlab.model.quantized import QuantizedLinear
+from gptlab.model.stack import AnyStack, Stack
 
 _ADAPTER = re.compile(r".*\.lora_[ab]")
 
@@ -89,7 +90,7 @@ class QuantizedLoRALinear(QuantizedLinear, _Adapter):
         return self._added(self.product(x, self.bias), x)
 
 
-def add_lora(model: GPT, lora: LoRA, *, seed: int | None = None) -> None:
+def add_lora(model: Stack, lora: LoRA, *, seed: int | None = None) -> None:
     """Put adapters into `model`, in place; they alone learn from now on.
 
     With an int8 base the matrices of the blocks are quantized. Embedding, head, norms and biases
@@ -125,7 +126,7 @@ def add_lora(model: GPT, lora: LoRA, *, seed: int | None = None) -> None:
     initialise(model, model.config, seed=seed, only=_ADAPTER.pattern)
 
 
-def all_modules(model: GPT) -> tuple[str, ...]:
+def all_modules(model: Stack) -> tuple[str, ...]:
     """The names of all projections that the model has."""
     has = {name.rpartition(".")[2] for name, _ in _projections(model)}
     return tuple(name for name in PROJECTIONS if name in has)
@@ -136,7 +137,7 @@ def is_adapter(name: str) -> bool:
     return _ADAPTER.fullmatch(name) is not None or name.startswith("head.")
 
 
-def require_plain(model: GPT, what: str) -> None:
+def require_plain(model: Network, what: str) -> None:
     """Refuse to do `what` with a model that has adapters, or not all of its digits.
 
     Raises:
@@ -151,7 +152,7 @@ def require_plain(model: GPT, what: str) -> None:
         raise ConfigError(f"the model has adapters, and can't be used to {what} it; merge it first")
 
 
-def merged(model: GPT) -> GPT:
+def merged(model: AnyStack) -> AnyStack:
     """A plain model with the weights W + (alpha / rank) B A; one without adapters is returned.
 
     The sum is taken in float32 and rounded to the type of the model's numbers: logits differ by
@@ -185,7 +186,7 @@ def _merged(layer: LoRALinear | QuantizedLinear) -> Linear:
     return plain.train(layer.training)
 
 
-def _projections(model: GPT) -> Iterator[tuple[str, Linear]]:
+def _projections(model: Stack) -> Iterator[tuple[str, Linear]]:
     for name, layer in model.blocks.named_modules(prefix="blocks"):
         if isinstance(layer, Linear) and name.rpartition(".")[2] in PROJECTIONS:
             yield name, layer
@@ -201,7 +202,7 @@ def _quantized(name: str, layer: Linear) -> QuantizedLinear:
     return small.fill(layer.weight.detach())
 
 
-def freeze_all_but_last(model: GPT, layers: int) -> None:
+def freeze_all_but_last(model: Stack, layers: int) -> None:
     """Let the last `layers` blocks, the last norm and an own head learn, and nothing else.
 
     Below, not even the graph for gradients is made. A head that is the embedding stays as it is.

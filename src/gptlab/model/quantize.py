@@ -7,12 +7,12 @@ from torch import Tensor, nn
 
 from gptlab.config import Quantization
 from gptlab.errors import ConfigError
-from gptlab.model.gpt import GPT
 from gptlab.model.linear import Embedding, Linear
+from gptlab.model.network import AnyNetwork, Network
 from gptlab.model.quantized import QuantizedEmbedding, QuantizedLinear, QuantizedMatrix
 
 
-def quantize(model: GPT, *, bits: int = 8, group_size: int | None = None) -> GPT:
+def quantize(model: AnyNetwork, *, bits: int = 8, group_size: int | None = None) -> AnyNetwork:
     """A copy of `model` whose matrices have `bits` bits a weight; it generates and does not learn.
 
     All matrices of the blocks, the token embedding and the head; norms, biases and learned
@@ -48,7 +48,7 @@ def quantize(model: GPT, *, bits: int = 8, group_size: int | None = None) -> GPT
     return small.eval()
 
 
-def replace_matrices(model: GPT, quantization: Quantization) -> None:
+def replace_matrices(model: Network, quantization: Quantization) -> None:
     """Put quantized matrices, without memory yet, in the place of those of `model`.
 
     Raises:

@@ -3,13 +3,13 @@
 import torch
 
 from gptlab.errors import ConfigError
-from gptlab.model.gpt import GPT
+from gptlab.model.network import AnyNetwork
 
 FREE = ("seq_len", "dropout", "attention")
 """Settings that may be others without other weights."""
 
 
-def with_settings(model: GPT, *, seq_len: int, dropout: float, attention: str) -> GPT:
+def with_settings(model: AnyNetwork, *, seq_len: int, dropout: float, attention: str) -> AnyNetwork:
     """`model`, which is used up, with another longest context, dropout and attention backend.
 
     A shorter context cuts learned positions; a longer one takes positions that are computed.
@@ -28,11 +28,14 @@ def with_settings(model: GPT, *, seq_len: int, dropout: float, attention: str) -
                 f"seq_len is {seq_len}, but the model has learned {old.seq_len} positions and "
                 f"knows no others; write --seq_len {old.seq_len} or less"
             )
-        state["position_embedding.weight"] = state["position_embedding.weight"][:seq_len].clone()
+        for name in [name for name in state if name.endswith("position_embedding.weight")]:
+            state[name] = state[name][:seq_len].clone()
     device = model.device
     with torch.device("meta"):
-        changed = GPT(config)
+        changed = type(model)(config)
     changed.load_state_dict(state, assign=True)
     # Its tables are stored nowhere, and made anew.
-    changed._apply(lambda x: torch.empty_like(x, device=device) if x.is_meta else x)
+    changed._apply(  # type: ignore[no-untyped-call]
+        lambda x: torch.empty_like(x, device=device) if x.is_meta else x
+    )
     return changed.train(model.training)

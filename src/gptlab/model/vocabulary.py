@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from gptlab.errors import ConfigError
-from gptlab.model.gpt import GPT
+from gptlab.model.stack import AnyStack
 
 
-def grow_vocabulary(model: GPT, vocab_size: int, *, seed: int = 0) -> GPT:
+def grow_vocabulary(model: AnyStack, vocab_size: int, *, seed: int = 0) -> AnyStack:
     """A copy of `model` with rows for more ids at the end of its embedding and its head.
 
     Old rows stay as they are, and so do the logits of old ids. New rows are drawn from the normal

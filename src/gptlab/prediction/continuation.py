@@ -11,7 +11,7 @@ import torch
 from gptlab.config import SamplingConfig
 from gptlab.generation import Generator
 from gptlab.generation.stream import TextStream
-from gptlab.model import GPT
+from gptlab.model import Network
 from gptlab.tokenizer import Tokenizer
 
 
@@ -30,7 +30,7 @@ class Continuation:
 
 
 def continue_texts(
-    model: GPT,
+    model: Network,
     tokenizer: Tokenizer,
     texts: Sequence[str],
     config: SamplingConfig,
@@ -72,7 +72,7 @@ def continue_texts(
 
 @torch.no_grad()
 def _shares_right(
-    model: GPT, rows: Sequence[Sequence[int]], prompts: Sequence[Sequence[int]]
+    model: Network, rows: Sequence[Sequence[int]], prompts: Sequence[Sequence[int]]
 ) -> list[float | None]:
     length = min(max(map(len, rows)), model.config.seq_len)
     tokens_BT = torch.zeros(len(rows), length, dtype=torch.int64)

@@ -17,9 +17,9 @@ from gptlab.config import HeadSettings, SamplingConfig
 from gptlab.config.heads import OWN
 from gptlab.config.model import AttentionBackend
 from gptlab.errors import CheckpointError, ConfigError
-from gptlab.model import GPT
 from gptlab.model.head import Head
 from gptlab.model.heads import add_head
+from gptlab.model.stack import Stack
 from gptlab.prediction.continuation import continue_texts
 from gptlab.tokenizer import Tokenizer
 from gptlab.tokenizer.words import EncodedText, encode_text, encode_words
@@ -43,7 +43,7 @@ class ModelWithHead:
         ConfigError: The head is of another width, or the tokenizer of another size.
     """
 
-    def __init__(self, backbone: GPT, tokenizer: Tokenizer, head: Head | None = None) -> None:
+    def __init__(self, backbone: Stack, tokenizer: Tokenizer, head: Head | None = None) -> None:
         width = backbone.config.embed_dim
         if head is not None:
             if head.width != width:
@@ -85,7 +85,7 @@ class ModelWithHead:
             read_header(folder)
         except CheckpointError:
             # Of another tool, or nothing: who opens any model says which.
-            return cls(*interop.load(path, device=device, attention=attention))
+            return cls(*interop.load_gpt(path, device=device, attention=attention))
         found = checkpoint.load_with_head(folder, device=device, attention=attention, own=head)
         return cls(*found)
 
@@ -115,6 +115,10 @@ class ModelWithHead:
         own = None if isinstance(head, str) else head
         made = HeadSettings(head=OWN if own else head, **settings)
         backbone, tokenizer = interop.load(path, device=device)
+        if not isinstance(backbone, Stack):
+            raise CheckpointError(
+                f"{path} is an encoder-decoder, on which no head stands; put one on its encoder"
+            )
         add_head(backbone, made, own=own, seed=seed)
         return cls(backbone, tokenizer)
 
@@ -187,7 +191,7 @@ class ModelWithHead:
         for first in range(0, len(order), batch_size):
             indices = order[first : first + batch_size]
             tokens_BT, lengths_B = padded([encoded[i].ids for i in indices], backbone.device)
-            outputs = backbone.head(backbone.hidden_states(tokens_BT), lengths_B).cpu()
+            outputs = backbone.head(backbone.read_texts(tokens_BT, lengths_B), lengths_B).cpu()
             yield from zip(indices, outputs, strict=True)
 
 

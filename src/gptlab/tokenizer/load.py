@@ -19,6 +19,7 @@ from gptlab.tokenizer.formats.huggingface import TOKENIZER_FILE
 from gptlab.tokenizer.formats.huggingface_steps import mentions_bytes
 from gptlab.tokenizer.formats.sentencepiece_from_json import read_sentencepiece_json
 from gptlab.tokenizer.formats.sources import definition_reader
+from gptlab.tokenizer.pair import SOURCE_FOLDER, PairTokenizer
 
 Kind = Literal["default", "tiktoken", "sentencepiece"]
 Candidates = dict[Kind, Callable[[], Tokenizer]]
@@ -38,6 +39,8 @@ def load_tokenizer(source: str | Path, *, kind: Kind | None = None) -> Tokenizer
             (`source` may then be the bare name, as "gpt2"), or "sentencepiece". Anything else is
             an error.
 
+    A folder of two tokenizers, for targets and for sources, gives a `PairTokenizer`.
+
     Where a folder has a `tokenizer.json` and a SentencePiece model, as others publish them, the
     first counts if it is a byte-level BPE, else the second.
 
@@ -51,12 +54,18 @@ def load_tokenizer(source: str | Path, *, kind: Kind | None = None) -> Tokenizer
                 f"{source} holds a tokenizer of kind {' and '.join(candidates)}, "
                 f"not {kind}: change the kind or the path"
             )
-        return candidates[kind]()
+        return _with_source(candidates[kind](), Path(source))
     if len(candidates) > 1 and not _are_one(candidates, str(source)):
         raise TokenizerError(
             f"{source} holds several tokenizers: choose kind={' or kind='.join(candidates)}"
         )
-    return next(iter(candidates.values()))()
+    return _with_source(next(iter(candidates.values()))(), Path(source))
+
+
+def _with_source(tokenizer: Tokenizer, folder: Path) -> Tokenizer:
+    if not (folder / SOURCE_FOLDER).is_dir():
+        return tokenizer
+    return PairTokenizer(tokenizer, load_tokenizer(folder / SOURCE_FOLDER))
 
 
 def _are_one(candidates: Candidates, source: str) -> bool:

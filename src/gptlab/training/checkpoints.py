@@ -213,4 +213,5 @@ def _files_of(tokenizer: Tokenizer, template: ChatTemplate | None) -> dict[str, 
         tokenizer.save(folder)
         if template is not None:
             template.save(folder)
-        return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+        files = [path for path in Path(folder).rglob("*") if path.is_file()]
+        return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}

@@ -12,7 +12,7 @@ from gptlab.data import TokenDataset, sequential_batches
 from gptlab.data.sampler import has_own_windows
 from gptlab.data.text_size import MeasuredDataset
 from gptlab.errors import DataError
-from gptlab.model import GPT
+from gptlab.model import Network
 from gptlab.training.loader import DeviceBatch
 from gptlab.training.losses import LossSums
 from gptlab.training.objective import Forward, Objective
@@ -48,7 +48,7 @@ class Evaluation:
 
 
 def evaluate(
-    model: GPT,
+    model: Network,
     *datasets: TokenDataset,
     batch_size: int,
     arithmetic: Arithmetic,
@@ -86,7 +86,7 @@ def evaluate(
 
 def evaluate_forward(
     forward: Forward,
-    model: GPT,
+    model: Network,
     datasets: Sequence[TokenDataset],
     *,
     batch_size: int,

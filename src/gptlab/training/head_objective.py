@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from gptlab.errors import ConfigError
-from gptlab.model import GPT
 from gptlab.model.head import Head
+from gptlab.model.stack import Stack
 from gptlab.training.loader import DeviceBatch
 from gptlab.training.losses import LossSums, weighted_sum
 from gptlab.training.objective import Objective
@@ -27,8 +27,9 @@ class HeadObjective(Objective):
         arithmetic: In which precision the model computes.
     """
 
-    def __init__(self, model: GPT, *, arithmetic: Arithmetic) -> None:
+    def __init__(self, model: Stack, *, arithmetic: Arithmetic) -> None:
         super().__init__(model, arithmetic=arithmetic)
+        self.model: Stack
 
     @property
     def head(self) -> Head:
@@ -41,7 +42,7 @@ class HeadObjective(Objective):
         assert batch.lengths is not None
         tokens, lengths = batch.inputs.flatten(0, -2), batch.lengths.flatten()
         with self.arithmetic.autocast():
-            outputs: Tensor = self.head(self.model.hidden_states(tokens), lengths)
+            outputs: Tensor = self.head(self.model.read_texts(tokens, lengths), lengths)
         return outputs.reshape(*batch.lengths.shape, *outputs.shape[1:])
 
     def sums_of(self, outputs: Tensor, targets: Tensor) -> LossSums:

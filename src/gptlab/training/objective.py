@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from gptlab.config import LossConfig
 from gptlab.errors import ConfigError
-from gptlab.model import GPT
+from gptlab.model import Network
 from gptlab.training.loader import DeviceBatch
 from gptlab.training.losses import (
     LossSums,
@@ -54,7 +54,7 @@ class Objective(nn.Module):
 
     def __init__(
         self,
-        model: GPT,
+        model: Network,
         config: LossConfig | None = None,
         *,
         arithmetic: Arithmetic,

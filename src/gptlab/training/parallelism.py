@@ -47,7 +47,7 @@ def distribute(
 
     mesh = init_device_mesh(device.type, (ranks.size,))
     # Block by block, each is moved to the device whole and leaves a part there.
-    for block in objective.model.blocks:
+    for block in objective.model.all_blocks:
         fully_shard(block, mesh=mesh)
     fully_shard(objective, mesh=mesh)
     return objective

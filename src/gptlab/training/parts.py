@@ -9,8 +9,9 @@ from gptlab.data import TokenDataset, WindowSampler
 from gptlab.data.labelled import LabelledSampler
 from gptlab.data.mixture import MixedSampler
 from gptlab.data.sampler import Sampler
-from gptlab.model import GPT
+from gptlab.model import Network
 from gptlab.model.head import Head
+from gptlab.model.stack import Stack
 from gptlab.tokenizer import Tokenizer
 from gptlab.training.head_objective import HeadObjective
 from gptlab.training.inputs import Inputs, load_inputs
@@ -34,10 +35,11 @@ def read_inputs(
 
 
 def make_objective(
-    config: TrainConfig, inputs: Inputs, model: GPT, arithmetic: Arithmetic
+    config: TrainConfig, inputs: Inputs, model: Network, arithmetic: Arithmetic
 ) -> Objective:
     """What is minimised of `model`."""
     if inputs.labelled is not None:
+        assert isinstance(model, Stack)
         return HeadObjective(model, arithmetic=arithmetic)
     return Objective(
         model,

@@ -11,6 +11,7 @@ from gptlab.errors import ConfigError
 from gptlab.model import GPT, add_lora, grow_vocabulary
 from gptlab.model.lora import all_modules, freeze_all_but_last, require_plain
 from gptlab.model.settings import FREE, with_settings
+from gptlab.model.stack import Stack
 from gptlab.tokenizer import Tokenizer, load_tokenizer
 from gptlab.tokenizer.chat import with_template_tokens
 from gptlab.tokenizer.lower_case import lower_cased
@@ -34,7 +35,7 @@ def load_pretrained(config: TrainConfig) -> tuple[TrainConfig, Pretrained]:
         GptlabError: The model or a tokenizer is missing, damaged, or can't be what is asked for.
     """
     assert config.init_from is not None
-    model, own = interop.load(named_model(config.init_from, config.runs_dir))
+    model, own = interop.load_gpt(named_model(config.init_from, config.runs_dir))
     require_plain(model, "train")
     model.float()
     settings = _settings(config, model.config)
@@ -65,7 +66,7 @@ def load_pretrained(config: TrainConfig) -> tuple[TrainConfig, Pretrained]:
     return config.model_copy(update=model.config.model_dump()), Pretrained(model, tokenizer)
 
 
-def freeze(model: GPT, config: TrainConfig) -> None:
+def freeze(model: Stack, config: TrainConfig) -> None:
     """Keep from learning what shall not, beside what adapters keep from it."""
     if config.train_last_layers is not None:
         freeze_all_but_last(model, config.train_last_layers)

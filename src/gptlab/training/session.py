@@ -23,9 +23,10 @@ from gptlab.config.training import AUTO
 from gptlab.data import WindowSampler
 from gptlab.data.sampler import Sampler
 from gptlab.errors import ConfigError
-from gptlab.model import GPT
+from gptlab.model import GPT, Network
 from gptlab.model.head import Head
 from gptlab.model.heads import add_head, head_class
+from gptlab.model.stack import Stack
 from gptlab.tokenizer import Tokenizer, load_tokenizer
 from gptlab.training.allocation import keep_freed_memory, prefer_huge_pages
 from gptlab.training.inputs import Inputs
@@ -77,7 +78,7 @@ class Session:
         return self.start.folder
 
     @property
-    def model(self) -> GPT:
+    def model(self) -> Network:
         """What is trained."""
         return self.objective.model
 
@@ -240,22 +241,24 @@ def _make_model(
     pretrained: Pretrained | None,
     *,
     own_head: type[Head] | None,
-) -> GPT:
+) -> Network:
     """The checkpoint's model, a trained one or a new one, alike in every process, on the CPU."""
+    model: Network
     if pretrained is not None:
         model = pretrained.model
     elif checkpoint is None:
         model = GPT(config.part(ModelConfig), seed=config.seed)
     else:
         model = load_model(checkpoint, attention=config.attention, merge=False, own=own_head)
-        freeze(model, config)
-    if checkpoint is None:
+        if isinstance(model, Stack):
+            freeze(model, config)
+    if checkpoint is None and isinstance(model, Stack):
         add_head(model, config.part(HeadSettings), own=own_head, seed=config.seed)
     model.activation_checkpointing = config.activation_checkpointing
     return model
 
 
-def _require_rows(model: GPT, tokenizer: Tokenizer) -> None:
+def _require_rows(model: Network, tokenizer: Tokenizer) -> None:
     """Refuse ids that the embedding has no rows for."""
     if tokenizer.vocab_size > model.config.vocab_size:
         raise ConfigError(

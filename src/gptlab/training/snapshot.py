@@ -15,6 +15,7 @@ from gptlab.checkpoint.files import ADAPTER, WEIGHTS
 from gptlab.checkpoint.models import write_model
 from gptlab.checkpoint.tensors import write_tensors
 from gptlab.config import HeadSettings, LoRA, ModelConfig
+from gptlab.config.transformer import Architecture
 from gptlab.errors import CheckpointError
 from gptlab.model.lora import is_adapter
 from gptlab.training import sharded
@@ -44,6 +45,7 @@ class Snapshot:
     """What a checkpoint is written from, in memory that training does not touch."""
 
     step: int
+    architecture: Architecture
     config: ModelConfig
     model: Mapping[str, Tensor]
     """The weights, or their average, by name; with a `base` those of the adapters alone."""
@@ -77,6 +79,7 @@ def take_snapshot(session: "Session") -> Snapshot:
     keep = session.ranks.is_first
     snapshot = Snapshot(
         step=session.state.step,
+        architecture=model.architecture,
         config=model.config,
         lora=model.lora,
         base=base,
@@ -117,12 +120,14 @@ def write_snapshot(folder: Path, snapshot: Snapshot, *, tokenizer: Mapping[str, 
         folder,
         snapshot.config,
         snapshot.model,
+        architecture=snapshot.architecture,
         step=snapshot.step,
         lora=snapshot.lora,
         head=snapshot.head,
         base=snapshot.base,
     )
     for name, content in tokenizer.items():
+        (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(content)
     write_tensors(trainer / _TENSORS, snapshot.trainer)
     text = json.dumps(snapshot.state, indent=1)
