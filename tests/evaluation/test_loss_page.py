@@ -8,25 +8,42 @@ import pytest
 import torch
 
 import gptlab
+from gptlab.config import ModelConfig, TransformerConfig
 from gptlab.errors import ConfigError, DataError
-from gptlab.evaluation import Subject, open_subject
+from gptlab.evaluation.inspected import Inspected, open_any
 from gptlab.evaluation.loss_page import differences, loss_page
-from gptlab.evaluation.reading import beginning_of_held_out, read_text, totals
+from gptlab.evaluation.pair_reading import pair_ids, read_pair
+from gptlab.evaluation.reading import totals
+from gptlab.evaluation.text_reading import beginning_of_held_out, read_text
+from gptlab.model import GPT, Transformer
+from gptlab.tokenizer.pair import PairTokenizer
 
 TEXT = 'The cat\n<script>alert("&")</script> sat on the $mat, and é ran.'
 
 
+SHAPE = {"embed_dim": 16, "num_layers": 1, "n_heads": 2, "seq_len": 16}
+
+
+def gpt_at(folder: str, *, seed: int = 1, tokenizer=None) -> Inspected:
+    """An untrained one."""
+    tokenizer = tokenizer or gptlab.load_tokenizer("tok")
+    config = ModelConfig(vocab_size=tokenizer.vocab_size, **SHAPE)
+    gptlab.save(folder, GPT(config, seed=seed), tokenizer)
+    return open_any(folder, device="cpu", precision="fp32")
+
+
 @pytest.fixture
-def subject(trained) -> Subject:
-    return open_subject(trained, device="cpu", precision="fp32")
+def inspected(workplace) -> Inspected:
+    return gpt_at("model")
 
 
-def other_of(subject: Subject, *, seed: int, tokenizer=None) -> Subject:
-    """Another model of the same shape."""
-    tokenizer = tokenizer or subject.tokenizer
-    config = subject.model.config.model_copy(update={"vocab_size": tokenizer.vocab_size})
-    gptlab.save(f"other-{seed}", gptlab.GPT(config, seed=seed), tokenizer)
-    return open_subject(f"other-{seed}", device="cpu", precision="fp32")
+def transformer_at(folder: str) -> Inspected:
+    """An untrained one, with a tokenizer for sources and another for targets."""
+    source = gptlab.train_bpe(["text.txt"], vocab_size=290)
+    tokenizer = PairTokenizer(gptlab.load_tokenizer("tok"), source)
+    config = TransformerConfig(vocab_size=270, src_vocab_size=290, **SHAPE)
+    gptlab.save(folder, Transformer(config, seed=2), tokenizer)
+    return open_any(folder, device="cpu", precision="fp32")
 
 
 class Page(HTMLParser):
@@ -70,17 +87,17 @@ class Page(HTMLParser):
 # The reading.
 
 
-def test_each_token_is_predicted_once_in_windows(subject):
-    reading = read_text(subject, TEXT)
-    ids = subject.tokenizer.encode(TEXT)
-    length = subject.model.config.seq_len
+def test_each_token_is_predicted_once_in_windows(inspected):
+    reading = read_text(inspected, TEXT)
+    ids = inspected.tokenizer.encode(TEXT)
+    length = inspected.model.config.seq_len
     assert len(ids) > 2 * length
     assert reading.ids == ids
     assert reading.tokens[0].figures is None
     for place in range(1, len(ids)):
         start = (place - 1) // length * length
         with torch.no_grad():
-            logits_V = subject.model(torch.tensor([ids[start:place]]))[0, -1]
+            logits_V = inspected.model(torch.tensor([ids[start:place]]))[0, -1]
         nats = -logits_V.log_softmax(0)[ids[place]].item()
         assert reading.tokens[place].figures.nats == pytest.approx(nats, rel=1e-4)
     windows = math.ceil((len(ids) - 1) / length)
@@ -92,28 +109,57 @@ def test_each_token_is_predicted_once_in_windows(subject):
     assert whole.bits_per_byte == pytest.approx(nats / math.log(2) / len(TEXT.encode()))
 
 
-def test_the_beginning_of_what_a_run_was_evaluated_on(subject):
+def test_the_beginning_of_what_a_run_was_evaluated_on(trained):
     text = Path("text.txt").read_text()
-    beginning = beginning_of_held_out(subject, runs_dir="runs")
+    beginning = beginning_of_held_out(open_any(trained, device="cpu"))
     assert beginning
     assert beginning in text
 
 
-def test_what_can_not_be_read(subject):
+def test_what_can_not_be_read(inspected):
     for text in ("", "T"):
         with pytest.raises(DataError, match=r"token\(s\), but it takes at least 2 to predict one"):
-            read_text(subject, text)
+            read_text(inspected, text)
     with pytest.raises(DataError, match="but 20,000 can be looked at one by one; give a shorter"):
-        read_text(subject, "x y" * 20_000)
-    with pytest.raises(ConfigError, match=r"other-3 lies in no run, .* --text_file FILE"):
-        beginning_of_held_out(other_of(subject, seed=3), runs_dir="runs")
+        read_text(inspected, "x y" * 20_000)
+    with pytest.raises(ConfigError, match=r"model lies in no run, .* --text_file FILE"):
+        beginning_of_held_out(inspected)
+
+
+def test_a_target_is_predicted_beside_its_source(workplace):
+    model = transformer_at("pairs")
+    tokenizer = model.tokenizer
+    pair = pair_ids(model, "The cat", "A dog!")
+    end, source = tokenizer.eos_id, tokenizer.source.encode("The cat")
+    target = tokenizer.encode("A dog!")
+    assert (pair.source, pair.target) == ([*source, tokenizer.source.eos_id], [*target, end])
+    assert pair.inputs == [tokenizer.bos_id, *target]
+    reading = read_pair(model, pair, source="The cat")
+    for place, token in enumerate(reading.tokens):
+        inputs = torch.tensor([pair.inputs[: place + 1]])
+        with torch.no_grad():
+            logits_V = model.model(torch.tensor([pair.source]), inputs)[0, -1]
+        nats = -logits_V.log_softmax(0)[pair.target[place]].item()
+        assert token.figures.nats == pytest.approx(nats, rel=1e-4)
+    assert (reading.source, reading.bytes, reading.tokens[-1].shown) == ("The cat", 6, "<EOS>")
+
+
+def test_without_a_target_it_is_what_the_model_says(workplace):
+    model = transformer_at("pairs")
+    pair = pair_ids(model, "The cat", None)
+    reading = read_pair(model, pair, source="The cat")
+    assert pair.is_own
+    assert pair.inputs == [model.tokenizer.bos_id, *pair.target[:-1]]
+    assert {token.figures.rank for token in reading.tokens} == {1}
+    has_end = model.tokenizer.eos_id in pair.target
+    assert has_end or len(pair.target) == model.model.config.seq_len - 1
 
 
 # The page.
 
 
-def test_all_text_is_there_and_harmless(subject):
-    reading = read_text(subject, TEXT)
+def test_all_text_is_there_and_harmless(inspected):
+    reading = read_text(inspected, TEXT)
     html = loss_page({"<i>a</i> $x": [reading]}, title="<script>1</script>")
     page = Page(html)
     assert [tag for tag, _ in page.tags].count("script") == 1
@@ -128,8 +174,8 @@ def test_all_text_is_there_and_harmless(subject):
     assert policy.endswith(f"script-src 'sha256-{digest}'")
 
 
-def test_every_figure_is_in_the_table(subject):
-    reading = read_text(subject, "The cat sat.")
+def test_every_figure_is_in_the_table(inspected):
+    reading = read_text(inspected, "The cat sat.")
     page = Page(loss_page({"a": [reading]}, title="a"))
     (heading, *rows) = page.tables[0]
     assert heading == ["#", "token", "loss", "rank", "entropy", "likeliest"]
@@ -143,9 +189,9 @@ def test_every_figure_is_in_the_table(subject):
     assert page.classes("apart") == []
 
 
-def test_two_models_with_one_tokenizer_are_compared_token_by_token(subject):
-    own = read_text(subject, TEXT)
-    other = read_text(other_of(subject, seed=5), TEXT)
+def test_two_models_with_one_tokenizer_are_compared_token_by_token(inspected):
+    own = read_text(inspected, TEXT)
+    other = read_text(gpt_at("other", seed=5), TEXT)
     page = Page(loss_page({"a": [own], "b": [other]}, title="a beside b"))
     between = differences(own, other)
     largest = max(between, key=lambda place: abs(between[place]))
@@ -158,13 +204,23 @@ def test_two_models_with_one_tokenizer_are_compared_token_by_token(subject):
     assert {largest - 1, largest - 1 + len(between)} <= set(marked)
 
 
-def test_models_with_different_tokenizers_have_their_own_tokens(subject):
+def test_models_with_different_tokenizers_have_their_own_tokens(inspected):
     tokenizer = gptlab.train_bpe(["text.txt"], vocab_size=290)
-    other = read_text(other_of(subject, seed=6, tokenizer=tokenizer), TEXT)
-    own = read_text(subject, TEXT)
+    other = read_text(gpt_at("other", tokenizer=tokenizer), TEXT)
+    own = read_text(inspected, TEXT)
     page = Page(loss_page({"a": [own], "b": [other]}, title="a beside b"))
     sizes = [len(table) - 1 for table in page.tables]
     assert sizes == [len(own.tokens) - 1, len(other.tokens) - 1]
     assert sizes[0] != sizes[1]
     assert "difference" not in page.tables[0][0]
     assert page.classes("apart") == []
+
+
+def test_a_source_stands_above_its_target(workplace):
+    model = transformer_at("pairs")
+    pair = pair_ids(model, "<b>x</b>", "A dog")
+    html = loss_page({"a": [read_pair(model, pair, source="<b>x</b>")]}, title="a")
+    assert "&lt;b&gt;x&lt;/b&gt;" in html
+    _, *rows = Page(html).tables[0]
+    assert len(rows) == len(pair.target)
+    assert rows[0][0] == "1"
