@@ -42,6 +42,7 @@ def choose(*, rows=None, device=CPU, ranks=None, try_out=None, reserve=0, said=N
     return choose_parts(
         config,
         -(-config.batch_size // ranks.size) if rows is None else rows,
+        fewest=config.batch_size // ranks.size,
         try_out=try_out or (lambda _rows: pytest.fail("nothing to try out")),
         ranks=ranks,
         device=device,

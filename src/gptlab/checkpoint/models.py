@@ -27,7 +27,7 @@ from gptlab.config.model import AttentionBackend
 from gptlab.config.transformer import Architecture
 from gptlab.errors import CheckpointError, ConfigError, TokenizerError
 from gptlab.model import Network, add_lora, merged
-from gptlab.model.architectures import make_network
+from gptlab.model.architectures import config_class, make_network
 from gptlab.model.head import Head
 from gptlab.model.heads import add_head, head_class
 from gptlab.model.lora import is_adapter
@@ -189,9 +189,10 @@ def load_model(
     quantization, lora = header.get("quantization"), read_lora(folder, header)
     head = _head_settings(folder, header)
     head_class(head, own)
-    settings = {**header["model"], "attention": attention}
+    architecture = header["architecture"]
     try:
-        model = made_without_memory(lambda: make_network(header["architecture"], settings))
+        config = config_class(architecture)(**{**header["model"], "attention": attention})
+        model = made_without_memory(lambda: make_network(architecture, config))
         if quantization is not None:
             replace_matrices(model, Quantization.model_validate(quantization))
         if isinstance(model, Stack):

@@ -16,13 +16,16 @@ from pydantic import (
 )
 from pydantic.functional_validators import ModelWrapValidatorHandler
 
+from gptlab.config.architectures import require_used
 from gptlab.config.chat import MESSAGES, ChatConfig
 from gptlab.config.fine_tuning import FineTuneConfig
 from gptlab.config.heads import FIELDS_OF_WORDS, LANGUAGE_MODEL, OF_NEXT_TOKENS, HeadConfig
 from gptlab.config.learning import LossConfig, OptimizerConfig
-from gptlab.config.model import ModelConfig, Share
+from gptlab.config.model import Share
+from gptlab.config.pairs import BATCH_TOKENS, SHIPPED_PAIRS, PairConfig
 from gptlab.config.presets import implied_by, superseded_by
 from gptlab.config.settings import Seed, Settings, Source, several
+from gptlab.config.transformer import Architecture, TransformerConfig
 from gptlab.errors import ConfigError
 
 AUTO = "auto"
@@ -84,14 +87,19 @@ class TrainConfig(
     DatasetConfig,
     FineTuneConfig,
     ChatConfig,
-    ModelConfig,
+    PairConfig,
+    TransformerConfig,
 ):
     """A training run, whole. Flat, so that a flag, a line of TOML and a field have one name.
 
     Without `train_data` the run is on the shipped stories, with evaluations close enough for
     early stopping to end it, after four minutes at the latest (`SHIPPED_RUN`). With `train_data`
     alone, the tokenizer is trained on it and the evaluation part is split off it ('auto').
+    A Transformer learns from pairs instead, without `train_data` from the shipped ones.
     """
+
+    architecture: Architecture = "gpt"
+    """gpt, transformer (encoder and decoder, of pairs), or encoder (of masked tokens)."""
 
     train_data: Sources = (TOY_TRAIN,)
     """Text files, folders, prepared datasets; with weights as in a.txt:0.7 b.txt:0.3."""
@@ -177,6 +185,9 @@ class TrainConfig(
             return handler(data)
         own_data = {"tokenizer": AUTO, "eval_data": AUTO}
         usual = own_data if "train_data" in data else SHIPPED_RUN
+        if data.get("architecture") == "transformer":
+            shipped = {} if "train_data" in data else SHIPPED_PAIRS
+            usual = {**own_data, "batch_tokens": BATCH_TOKENS, **shipped}
         gone = superseded_by(data)
         implied = {name: value for name, value in usual.items() if name not in gone}
         implied |= implied_by(data)
@@ -193,6 +204,7 @@ class TrainConfig(
         return config
 
     def _check_fit(self) -> None:
+        require_used(self, self.architecture)
         if self.resume is True and self.overwrite:
             raise ConfigError("--resume and --overwrite exclude each other; write one of them")
         if not self.resume:

@@ -8,8 +8,6 @@ from gptlab.config.model import ModelConfig
 from gptlab.errors import ConfigError
 
 Architecture = Literal["gpt", "encoder", "transformer"]
-OF_TRANSFORMER = ("src_vocab_size", "encoder_layers", "share_embeddings")
-"""Settings of a model that a GPT and an encoder lack."""
 
 
 class TransformerConfig(ModelConfig):

@@ -12,7 +12,7 @@ from gptlab.corpus.rows import JSON_LINES, RowFormat
 
 TextErrors = Literal["strict", "replace"]
 
-_PROBE_BYTES = 8192
+PROBE_BYTES = 8192
 
 _ROW_FORMATS = {
     ".jsonl": JSON_LINES,
@@ -53,7 +53,7 @@ def text_pieces(file: Path, *, errors: TextErrors, part: range | None = None) ->
         skip(stream, offset)
         for data in chain(pieces(stream, count), [b""]):
             if errors == "strict":
-                _refuse_binary(file, data[: max(_PROBE_BYTES - offset, 0)])
+                refuse_binary(file, data[: max(PROBE_BYTES - offset, 0)])
             held = len(decoder.getstate()[0])
             try:
                 yield decoder.decode(data, final=not data)
@@ -82,11 +82,16 @@ def check_text(file: Path, *, errors: TextErrors) -> None:
     if errors != "strict":
         # A text is not asked for NUL then, but a file that nobody named is.
         with opened(file) as stream:
-            _refuse_binary(file, stream.read(_PROBE_BYTES))
+            refuse_binary(file, stream.read(PROBE_BYTES))
     for _ in text_pieces(file, errors=errors):
         pass
 
 
-def _refuse_binary(file: Path, head: bytes) -> None:
+def refuse_binary(file: Path, head: bytes) -> None:
+    """Tell a binary file by what its beginning, `PROBE_BYTES` of it, has in it.
+
+    Raises:
+        NotTextError: It has a NUL.
+    """
     if b"\0" in head:
         raise NotTextError(f"{file} is a binary file; give a text file", reason="binary")

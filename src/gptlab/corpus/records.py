@@ -36,18 +36,24 @@ class Record(NamedTuple):
     """As JSON has them; strings where the file is a table."""
 
     def value(self, field: str) -> Any:
-        """What the row has in `field`.
+        """What the row has in `field`; "a.b" is also the b within the object that is in a.
 
         Raises:
             DataError: It has no such field, or null in it.
         """
-        if self.values.get(field) is None:
-            problem = "is null in" if field in self.values else "is missing in"
+        values, name = self.values, field
+        while name not in values and "." in name:
+            outer, _, rest = name.partition(".")
+            if not isinstance(values.get(outer), dict):
+                break
+            values, name = values[outer], rest
+        if values.get(name) is None:
+            problem = "is null in" if name in values else "is missing in"
             raise DataError(
-                f"{self.place}: field '{field}' {problem} {sorted(self.values)}; fill it in, or "
+                f"{self.place}: field '{field}' {problem} {sorted(values)}; fill it in, or "
                 "name another field"
             )
-        return self.values[field]
+        return values[name]
 
 
 def read_records(file: str | Path, *, errors: TextErrors = "strict") -> Iterator[Record]:
@@ -61,7 +67,7 @@ def read_records(file: str | Path, *, errors: TextErrors = "strict") -> Iterator
             message names its line.
     """
     path = Path(file)
-    suffix = _suffix(path)
+    suffix = suffix_of(path)
     if path.is_dir():
         raise DataError(f"{path} is a folder; name the files with rows that are in it")
     if row_format(path) is JSON_LINES:
@@ -72,24 +78,30 @@ def read_records(file: str | Path, *, errors: TextErrors = "strict") -> Iterator
         raise DataError(
             f"{path} has no rows that can be read; give a file that ends in .jsonl, .csv or .tsv"
         )
-    name = path.name.removesuffix(path.suffix) if compression(path) else path.name
-    stem = name[: -len(suffix)]
     is_empty = True
     for number, values in rows:
         is_empty = False
-        # As a corpus draws, so that a text in another format falls into the same part.
-        yield Record(f"{path}, line {number}", draw(f"{stem}\n{number}"), values)
+        yield Record(f"{path}, line {number}", row_draw(path, number), values)
     if is_empty:
         raise DataError(f"{path} has no rows; give a file with some")
+
+
+def row_draw(file: Path, number: int) -> int:
+    """A number from `DRAWS` for a row, which depends on its line and its file's name alone."""
+    name = file.with_suffix("").name if compression(file) else file.name
+    # As a corpus draws, so that a text in another format falls into the same part.
+    stem = name[: -len(suffix_of(file))] if has_rows(file) else name
+    return draw(f"{stem}\n{number}")
 
 
 def has_rows(file: str | Path) -> bool:
     """Whether `read_records` reads files that are called so."""
     path = Path(file)
-    return row_format(path) is JSON_LINES or _suffix(path) in _SEPARATORS
+    return row_format(path) is JSON_LINES or suffix_of(path) in _SEPARATORS
 
 
-def _suffix(file: Path) -> str:
+def suffix_of(file: Path) -> str:
+    """The suffix of what a file holds once it is decompressed, as in ".csv"."""
     return (file.with_suffix("") if compression(file) else file).suffix.lower()
 
 

@@ -1,8 +1,10 @@
 """Documents to batches: their tokens on disk, and the windows that a step reads."""
 
-from gptlab.data.batches import Batch
+from gptlab.data.batches import Batch, PairBatch
 from gptlab.data.cached import prepare_cached
 from gptlab.data.mixture import MixedSampler
+from gptlab.data.pair_sampler import PairSampler
+from gptlab.data.pairs import PairDataset
 from gptlab.data.sampler import Sampler, WindowSampler, sequential_batches
 from gptlab.data.shard_writer import DatasetWriter
 from gptlab.data.shards import TokenDataset
@@ -11,6 +13,9 @@ __all__ = [
     "Batch",
     "DatasetWriter",
     "MixedSampler",
+    "PairBatch",
+    "PairDataset",
+    "PairSampler",
     "Sampler",
     "TokenDataset",
     "WindowSampler",

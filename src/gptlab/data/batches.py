@@ -1,6 +1,6 @@
-"""What a step reads: batches of windows and of labelled texts, and how windows become one.
+"""What a step reads: batches of windows, labelled texts and pairs, and how windows become one.
 
-Letters: B batch, T window length, K values.
+Letters: B batch, S source length, T window or target length, K values.
 """
 
 from collections.abc import Callable
@@ -41,7 +41,22 @@ class LabelledBatch(NamedTuple):
     """Tokens of each text, at least 1, (B,) or (B, 2)."""
 
 
-AnyBatch = Batch | LabelledBatch
+class PairBatch(NamedTuple):
+    """Sources and their targets, each side filled up with 0 at the end."""
+
+    sources: Int64Array
+    """What the encoder reads, (B, S)."""
+    source_lengths: Int64Array
+    """Tokens of each source, at least 1, (B,)."""
+    inputs: Int64Array
+    """What the decoder reads, (B, T)."""
+    targets: Int64Array
+    """The token that follows each of the inputs, (B, T)."""
+    weights: npt.NDArray[np.float32]
+    """1, and 0 where a target is filling, (B, T)."""
+
+
+AnyBatch = Batch | LabelledBatch | PairBatch
 
 
 def read_batch(

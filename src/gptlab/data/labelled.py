@@ -18,7 +18,7 @@ from gptlab.config.heads import IGNORED, TargetKind
 from gptlab.data.batches import LabelledBatch
 from gptlab.data.labelled_rows import LabelledRow
 from gptlab.data.permutation import permuted
-from gptlab.data.sampler import Sampler
+from gptlab.data.sampler import RowSampler
 from gptlab.data.shards import Int64Array
 from gptlab.errors import DataError
 from gptlab.tokenizer import Tokenizer
@@ -146,7 +146,7 @@ class LabelledDataset:
             yield self.batch(np.arange(first, min(first + batch_size, len(self))))
 
 
-class LabelledSampler(Sampler):
+class LabelledSampler(RowSampler):
     """Every row once an epoch, shuffled anew each epoch or in order.
 
     Args:

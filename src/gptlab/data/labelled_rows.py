@@ -11,7 +11,7 @@ In a table, several numbers or words of one value have spaces between them.
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from gptlab.config.heads import TargetKind
 from gptlab.corpus.formats import TextErrors
@@ -64,9 +64,15 @@ def read_rows(
     ]
 
 
-def split_rows(
-    rows: Sequence[LabelledRow], dev_size: float
-) -> tuple[list[LabelledRow], list[LabelledRow]]:
+class _Drawn(Protocol):
+    @property
+    def draw(self) -> int: ...
+
+
+_Row = TypeVar("_Row", bound=_Drawn)
+
+
+def split_rows(rows: Sequence[_Row], dev_size: float) -> tuple[list[_Row], list[_Row]]:
     """A training part and a held-out one of about `dev_size`, drawn by each row's place alone.
 
     Raises:

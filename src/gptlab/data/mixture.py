@@ -16,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from gptlab.data.batches import Batch
-from gptlab.data.sampler import Sampler, WindowSampler
+from gptlab.data.sampler import RowSampler, WindowSampler
 from gptlab.errors import ConfigError
 
 
-class MixedSampler(Sampler):
+class MixedSampler(RowSampler):
     """Rows dealt out to several datasets, each of which goes through epochs of its own.
 
     Among any first rows, the number of a dataset's own is off its share by less than the number of

@@ -26,44 +26,81 @@ from gptlab.errors import ConfigError
 
 
 class Sampler(ABC):
-    """An endless row of windows, or of texts with labels, cut into batches."""
+    """An endless row of batches, each a pure function of its step and of who asks.
+
+    Args:
+        steps_per_epoch: How many batches hold everything once; a fraction where one may hold the
+            end of an epoch and the start of the next.
+    """
+
+    def __init__(self, *, steps_per_epoch: Fraction | int) -> None:
+        self.steps_per_epoch = Fraction(steps_per_epoch)
+
+    @property
+    @abstractmethod
+    def row_counts(self) -> tuple[int, int]:
+        """The fewest and the most rows of a batch, over all processes."""
+
+    @abstractmethod
+    def batch(self, step: int, *, rank: int = 0, world_size: int = 1) -> AnyBatch:
+        """What `rank` of `world_size` processes reads at step `step`, counted from 0.
+
+        All processes together read the same rows whatever their number, rank `r` the rows r,
+        r + world_size, r + 2 * world_size, ...
+        """
+
+    def epoch(self, step: int) -> float:
+        """Epochs read before step `step`."""
+        return float(step / self.steps_per_epoch)
+
+    def step_at(self, epoch: float) -> int:
+        """The first step before which `epoch` epochs have been read."""
+        enough = math.ceil(Fraction(epoch) * self.steps_per_epoch)
+        # An earlier step will do where its epochs, a rounded number, come out the same.
+        return bisect_left(range(enough), epoch, key=self.epoch)
+
+
+class RowSampler(Sampler):
+    """An endless row of windows, or of texts with labels, cut into batches of one size."""
 
     def __init__(self, *, num_windows: int, batch_size: int) -> None:
+        super().__init__(steps_per_epoch=Fraction(num_windows, batch_size))
         self.num_windows, self.batch_size = num_windows, batch_size
+
+    @property
+    def row_counts(self) -> tuple[int, int]:
+        """The same twice."""
+        return self.batch_size, self.batch_size
 
     @abstractmethod
     def rows(self, places: Sequence[int]) -> AnyBatch:
         """The windows at `places` of the endless row, at least one, as rows in that order."""
 
     def batch(self, step: int, *, rank: int = 0, world_size: int = 1) -> AnyBatch:
-        """What `rank` of `world_size` processes reads at step `step`, counted from 0.
-
-        All processes together read the same `batch_size` rows whatever their number, rank `r`
-        the rows r, r + world_size, r + 2 * world_size, ...
+        """What `rank` of `world_size` processes reads at step `step`: `batch_size` rows in all.
 
         Raises:
             ConfigError: There are more processes than rows.
         """
-        if world_size > self.batch_size:
-            raise ConfigError(
-                f"batch_size is {self.batch_size}, too few for {world_size} processes; "
-                f"write --batch_size {world_size} or more"
-            )
+        require_rows(self.batch_size, world_size)
         first = step * self.batch_size
         return self.rows(range(first + rank, first + self.batch_size, world_size))
 
-    def epoch(self, step: int) -> float:
-        """Epochs read before step `step`."""
-        return step * self.batch_size / self.num_windows
 
-    def step_at(self, epoch: float) -> int:
-        """The first step before which `epoch` epochs have been read."""
-        enough = math.ceil(Fraction(epoch) * self.num_windows / self.batch_size)
-        # An earlier step will do where its epochs, a rounded number, come out the same.
-        return bisect_left(range(enough), epoch, key=self.epoch)
+def require_rows(batch_size: int, world_size: int) -> None:
+    """Make sure that each process has a row of every batch.
+
+    Raises:
+        ConfigError: There are more processes than rows.
+    """
+    if world_size > batch_size:
+        raise ConfigError(
+            f"batch_size is {batch_size}, too few for {world_size} processes; "
+            f"write --batch_size {world_size} or more"
+        )
 
 
-class WindowSampler(Sampler):
+class WindowSampler(RowSampler):
     """Every window of a dataset once an epoch, shuffled anew each epoch or in order.
 
     Args:

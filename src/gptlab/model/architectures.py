@@ -1,8 +1,5 @@
 """The network that a name means."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from gptlab.config import ModelConfig, TransformerConfig
 from gptlab.config.transformer import Architecture
 from gptlab.model.encoder import Encoder
@@ -11,20 +8,22 @@ from gptlab.model.network import Network
 from gptlab.model.transformer import Transformer
 
 
+def config_class(architecture: Architecture) -> type[ModelConfig]:
+    """What an architecture's settings are."""
+    return TransformerConfig if architecture == "transformer" else ModelConfig
+
+
 def make_network(
-    architecture: Architecture, settings: Mapping[str, Any], *, seed: int | None = None
+    architecture: Architecture, config: ModelConfig, *, seed: int | None = None
 ) -> Network:
-    """A network of that architecture.
+    """A new network.
 
     Args:
         architecture: Which.
-        settings: Fields of its configuration, by name.
+        config: Of `config_class(architecture)`.
         seed: Seed of the initial weights; torch's global generator draws them if None.
-
-    Raises:
-        ConfigError: A setting is unknown or does not fit.
     """
-    if architecture == "transformer":
-        return Transformer(TransformerConfig(**settings), seed=seed)
+    if isinstance(config, TransformerConfig):
+        return Transformer(config, seed=seed)
     kind = Encoder if architecture == "encoder" else GPT
-    return kind(ModelConfig(**settings), seed=seed)
+    return kind(config, seed=seed)

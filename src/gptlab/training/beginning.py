@@ -33,10 +33,13 @@ def choose_computation(session: Session) -> tuple[Session, Forward]:
             _fastest_attention(session) if ranks.is_first else None
         )
         session.model.use_attention(chosen["attention"])
-    rows = -(-config.batch_size // ranks.size)
+    fewest, most = session.sampler.row_counts
+    rows = -(-most // ranks.size)
     parts = choose_parts(
         config,
         rows,
+        # A process that would have no row gets one that counts for nothing.
+        fewest=max(1, fewest // ranks.size),
         try_out=lambda count: probe(session, session.module, rows=count),
         ranks=ranks,
         device=session.arithmetic.device,

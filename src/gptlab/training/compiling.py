@@ -35,7 +35,7 @@ def forward_and_cost(session: Session, *, before: str | None = None) -> tuple[Fo
         before: What `auto` came to in the session of the run that this one goes on from.
     """
     mode, kind = session.config.compile, session.arithmetic.device.type
-    if mode == "auto" and session.inputs.labelled is not None:
+    if mode == "auto" and session.inputs.examples is not None:
         # Batches of texts differ in width, and for each width there would be code of its own.
         return session.module, quick_probe(session)
     if mode == "auto" and kind == "cpu" and before is None:

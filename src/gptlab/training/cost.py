@@ -66,7 +66,7 @@ def quick_probe(session: Session) -> Cost:
     if device.type != "cpu" or session.ranks.size > 1:
         # Fast, or many that must do alike.
         return probe(session, module)
-    rows = -(-session.config.batch_size // session.ranks.size // session.parts)
+    rows = -(-len(session.batch(0).inputs) // session.parts)
     few = -(-rows // _TRIED)
     before = peak_memory(device)
     with suppress(OSError):
@@ -101,10 +101,10 @@ def later_memory(session: Session) -> int:
 def comparable_peak(session: Session) -> float | None:
     """Operations a second that the devices could do, where `flops_per_token` says what a run does.
 
-    None where it does not, or the device is not known: with a head, or where only a part of the
-    model learns, for gradients that nobody computes are no use of the processor.
+    None where it does not, or the device is not known: with a head, of pairs, or where only a
+    part of the model learns, for gradients that nobody computes are no use of the processor.
     """
     is_partial = learning_size(session) < session.model.num_parameters()
-    if is_partial or session.inputs.labelled is not None:
+    if is_partial or session.inputs.examples is not None:
         return None
     return peak_flops(session.arithmetic, devices=session.ranks.size)

@@ -46,6 +46,8 @@ def closing_lines(session: Session, *, is_stopped: bool) -> str:
     where = f" in {saved[0]}" if saved else ""
     model = folder if is_best or not saved else saved[0]
     command = f'gptlab-generate --model_path {model} --prompt "..."'
+    if session.inputs.pairs is not None:
+        command = f'gptlab-generate --model_path {model} --source "..."'
     if session.inputs.labelled is not None:
         command = f'gptlab-predict --model_path {model} --text "..."'
     return (

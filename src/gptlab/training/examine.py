@@ -2,7 +2,9 @@
 
 import math
 import os
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
 
 from gptlab.config import SamplingConfig
@@ -13,13 +15,20 @@ from gptlab.training.ending import is_out_of_time
 from gptlab.training.evaluate import Evaluation, evaluate_forward
 from gptlab.training.head_evaluation import HeadEvaluation, evaluate_head
 from gptlab.training.head_objective import HeadObjective
+from gptlab.training.inputs import PairInputs
 from gptlab.training.interrupt import BrokenOffError, Interrupt
+from gptlab.training.pair_evaluation import PairEvaluation, evaluate_pairs
+from gptlab.training.pair_objective import PairObjective
 from gptlab.training.parallelism import resharded
 from gptlab.training.ranks import Ranks
 from gptlab.training.session import Session
+from gptlab.training.translations import score_texts, write_targets
 
 SAMPLES = "samples.txt"
 _PROMPT_TOKENS = 8
+_SAMPLED_PAIRS = 3
+
+AnyEvaluation = Evaluation | HeadEvaluation | PairEvaluation
 
 
 def is_evaluation_due(session: Session) -> bool:
@@ -39,7 +48,7 @@ def drop_later_samples(session: Session) -> None:
         os.truncate(path, min(session.state.samples_size, path.stat().st_size))
 
 
-def examine(session: Session, interrupt: Interrupt) -> tuple[Evaluation | HeadEvaluation, bool]:
+def examine(session: Session, interrupt: Interrupt) -> tuple[AnyEvaluation, bool]:
     """Evaluate, sample and report; the result, and whether it is the best so far.
 
     Looks at the averaged weights where the run has an average. Draws from a generator of its own,
@@ -73,10 +82,20 @@ def examine(session: Session, interrupt: Interrupt) -> tuple[Evaluation | HeadEv
     return evaluation, is_best
 
 
-def _evaluate(session: Session, interrupt: Interrupt) -> Evaluation | HeadEvaluation:
+def _evaluate(session: Session, interrupt: Interrupt) -> AnyEvaluation:
     config, ranks, labelled = session.config, session.ranks, session.inputs.labelled
     batch_size = -(-config.batch_size // (ranks.size * session.parts))
     before_batch = partial(_break_off_if_asked, interrupt, ranks)
+    if session.inputs.pairs is not None:
+        assert isinstance(session.objective, PairObjective)
+        evaluation = evaluate_pairs(
+            session.objective,
+            session.inputs.pairs.evaluation,
+            batch_tokens=session.tokens_per_step // (ranks.size * session.parts),
+            ranks=ranks,
+            before_batch=before_batch,
+        )
+        return _with_scores(session, evaluation)
     if labelled is not None:
         assert isinstance(session.objective, HeadObjective)
         return evaluate_head(
@@ -100,12 +119,34 @@ def _evaluate(session: Session, interrupt: Interrupt) -> Evaluation | HeadEvalua
     )
 
 
+def _with_scores(session: Session, evaluation: PairEvaluation) -> PairEvaluation:
+    """`evaluation` with BLEU and chrF of what the model writes, where the run asks for them."""
+    pairs, count = session.inputs.pairs, session.config.eval_translations
+    if pairs is None or not count:
+        return evaluation
+    chosen = [pairs.evaluation.texts(number) for number in range(min(count, len(pairs.evaluation)))]
+    sources, expected = zip(*chosen, strict=True)
+    with _generator(session) as generator:
+        written = write_targets(generator, sources, length=session.config.seq_len)
+    scores = score_texts(written, expected)
+    return replace(evaluation, bleu=scores.bleu, chrf=scores.chrf)
+
+
+@contextmanager
+def _generator(session: Session) -> Iterator[Generator]:
+    """What writes with the run's model, which is in the mode that it was in afterwards."""
+    was_training = session.model.training
+    with session.arithmetic.autocast():
+        yield Generator(session.model, session.inputs.tokenizer, compile="off")
+    session.model.train(was_training)
+
+
 def _break_off_if_asked(interrupt: Interrupt, ranks: Ranks) -> None:
     if ranks.any(interrupt.requested):
         raise BrokenOffError
 
 
-def _report(session: Session, evaluation: Evaluation | HeadEvaluation, is_best: bool) -> str:
+def _report(session: Session, evaluation: AnyEvaluation, is_best: bool) -> str:
     line = f"step {session.state.step:,}: {evaluation}"
     floor = session.inputs.floor
     if floor is not None and isinstance(evaluation, Evaluation):
@@ -114,8 +155,24 @@ def _report(session: Session, evaluation: Evaluation | HeadEvaluation, is_best: 
     return f"{line}, the best so far" if is_best else line
 
 
+def _sample_pairs(session: Session, pairs: PairInputs) -> str:
+    """Some held-out sources, and what the model makes of them; what was expected if it differs."""
+    count = min(_SAMPLED_PAIRS, len(pairs.evaluation))
+    chosen = [pairs.evaluation.texts(number) for number in range(count)]
+    with _generator(session) as generator:
+        written = write_targets(
+            generator, [source for source, _ in chosen], length=session.config.sample_length
+        )
+    return "\n".join(
+        f"{source} -> {found}" + ("" if found == target else f"  (expected: {target})")
+        for (source, target), found in zip(chosen, written, strict=True)
+    )
+
+
 def _sample(session: Session) -> str:
     """The beginning of the evaluation text, and how the model goes on."""
+    if session.inputs.pairs is not None:
+        return _sample_pairs(session, session.inputs.pairs)
     tokenizer, dataset = session.inputs.tokenizer, session.inputs.evaluation[0]
     length = min(_PROMPT_TOKENS, session.config.seq_len - 1, len(dataset))
     # These very ids: their text might be cut in another way, without names of special tokens.
@@ -123,11 +180,8 @@ def _sample(session: Session) -> str:
     sampling = SamplingConfig(
         max_new_tokens=session.config.sample_length, seed=session.config.seed, temperature=0.8
     )
-    was_training = session.model.training
-    with session.arithmetic.autocast():
-        generator = Generator(session.model, tokenizer, compile="off")
+    with _generator(session) as generator:
         (drawn,) = generator.generate_ids([prompt], sampling)
-    session.model.train(was_training)
     stream = TextStream(tokenizer, prompt=prompt)
     continuation = "".join(map(stream.push, drawn)) + stream.finish()
     return f"{tokenizer.decode(prompt)}|{continuation}"

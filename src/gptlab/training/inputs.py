@@ -12,12 +12,14 @@ from gptlab.config.training import AUTO, TOY_EVAL, TOY_TOKENIZER, TOY_TRAIN
 from gptlab.data import TokenDataset, prepare_cached, toy
 from gptlab.data.conversations import Chat
 from gptlab.data.labelled import LabelledDataset
+from gptlab.data.pairs import PairDataset
 from gptlab.data.sampler import has_own_windows
 from gptlab.data.text_size import MeasuredDataset
 from gptlab.errors import ConfigError, DataError
 from gptlab.tokenizer import Tokenizer, train_bpe
 from gptlab.tokenizer.chat import ChatTemplate, with_template_tokens
 from gptlab.tokenizer.lower_case import lower_cased
+from gptlab.tokenizer.pair import PairTokenizer
 from gptlab.training.chat import chat_template_of
 from gptlab.training.run_tokenizer import CACHE, open_tokenizer, save_whole, shows_progress
 from gptlab.training.sources import Data, Say, Source, open_data, open_sources, weighted_paths
@@ -46,6 +48,14 @@ class LabelledInputs:
 
 
 @dataclass(frozen=True)
+class PairInputs:
+    """Sources and targets, which a Transformer's run reads instead of tokens."""
+
+    train: PairDataset
+    evaluation: PairDataset
+
+
+@dataclass(frozen=True)
 class Inputs:
     """A tokenizer and datasets made with it."""
 
@@ -61,14 +71,23 @@ class Inputs:
     """How the conversations are written, where that is what they are."""
     labelled: LabelledInputs | None = None
     """In the place of `train` and `evaluation`, which are empty then."""
+    pairs: PairInputs | None = None
+    """Likewise."""
+
+    @property
+    def examples(self) -> LabelledInputs | PairInputs | None:
+        """What is read in the place of a stream of tokens."""
+        return self.labelled or self.pairs
 
     @property
     def found(self) -> dict[str, Any]:
-        """Settings of the run that follow from its labels."""
-        if self.labelled is None:
-            return {}
-        head = self.labelled.head
-        return {"labels": head.labels, "num_values": head.num_values}
+        """Settings of the run that follow from what it reads."""
+        if self.labelled is not None:
+            head = self.labelled.head
+            return {"labels": head.labels, "num_values": head.num_values}
+        if isinstance(self.tokenizer, PairTokenizer):
+            return {"src_vocab_size": self.tokenizer.source.vocab_size}
+        return {}
 
 
 def load_inputs(config: TrainConfig, *, saved: Tokenizer | None, say: Say) -> Inputs:

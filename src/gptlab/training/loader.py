@@ -35,6 +35,10 @@ class DeviceBatch(NamedTuple):
     """int64, where each token stands; from 0 in each row if None."""
     lengths: Tensor | None = None
     """int64, (B,) or (B, 2), tokens of each text that has a label; None for windows."""
+    sources: Tensor | None = None
+    """int64, (B, S), what a Transformer makes the targets of."""
+    source_lengths: Tensor | None = None
+    """int64, (B,), tokens of each source."""
 
     @classmethod
     def of(cls, batch: AnyBatch) -> Self:

@@ -36,6 +36,7 @@ def choose_parts(
     config: TrainConfig,
     rows: int,
     *,
+    fewest: int,
     try_out: Callable[[int], object],
     ranks: Ranks,
     device: torch.device,
@@ -52,6 +53,7 @@ def choose_parts(
     Args:
         config: With `gradient_accumulation_steps`, `micro_batch_size` or neither.
         rows: Those of the process that has most.
+        fewest: Those of the process that has fewest, in any batch.
         try_out: Runs forward and backward on that many rows, and leaves no gradient behind, not
             even where it fails.
         ranks: The processes, which try at the same time.
@@ -64,7 +66,6 @@ def choose_parts(
         ConfigError: There are more parts than rows, or `auto` can't know about memory here.
         TrainingError: Not one row fits into a GPU's memory.
     """
-    fewest = config.batch_size // ranks.size
     if (steps := config.gradient_accumulation_steps) is not None:
         return _checked(steps, fewest, f"gradient_accumulation_steps is {steps}", config, ranks)
     size = config.micro_batch_size
@@ -86,9 +87,10 @@ def _checked(parts: int, fewest: int, what: str, config: TrainConfig, ranks: Ran
     if parts <= fewest:
         return parts
     share = f", {fewest} for some of {ranks.size} processes" if ranks.size > 1 else ""
+    name = "batch_size" if config.batch_tokens is None else "batch_tokens"
     raise ConfigError(
-        f"{what}, which makes {parts} parts of batch_size {config.batch_size}{share}; write a "
-        f"larger --batch_size, or --gradient_accumulation_steps {fewest}"
+        f"{what}, which makes {parts} parts of {name} {getattr(config, name)}{share}; write a "
+        f"larger --{name}, or --gradient_accumulation_steps {fewest}"
     )
 
 

@@ -89,24 +89,29 @@ class Objective(nn.Module):
             return torch.full((), float(batch.targets.numel()), device=batch.targets.device)
         return weights.float().sum()
 
+    def states(self, batch: DeviceBatch) -> Tensor:
+        """The hidden states from which targets are predicted, (B, T, D)."""
+        return self.model.hidden_states(
+            batch.inputs, documents=batch.documents, positions=batch.positions
+        )
+
+    def logits(self, batch: DeviceBatch) -> Tensor:
+        """The logits of the targets, (B, T, V)."""
+        with self.arithmetic.autocast():
+            return self.model.logits(self.states(batch))
+
     def _losses(self, batch: DeviceBatch) -> TargetLosses:
         config, model = self.config, self.model
         if config.loss_chunk is None:
-            with self.arithmetic.autocast():
-                logits_BTV = model(
-                    batch.inputs, documents=batch.documents, positions=batch.positions
-                )
             return target_losses(
-                logits_BTV,
+                self.logits(batch),
                 batch.targets,
                 label_smoothing=config.label_smoothing,
                 z_loss=config.z_loss,
             )
         with self.arithmetic.autocast():
             return chunked_target_losses(
-                model.hidden_states(
-                    batch.inputs, documents=batch.documents, positions=batch.positions
-                ),
+                self.states(batch),
                 batch.targets,
                 logits=model.logits,
                 chunk=config.loss_chunk,

@@ -1,4 +1,4 @@
-"""Parts of a run that differ between texts and texts with labels."""
+"""Parts of a run that differ between texts, texts with labels, and pairs."""
 
 import hashlib
 from collections.abc import Sequence
@@ -8,6 +8,7 @@ from gptlab.config import LossConfig, TrainConfig
 from gptlab.data import TokenDataset, WindowSampler
 from gptlab.data.labelled import LabelledSampler
 from gptlab.data.mixture import MixedSampler
+from gptlab.data.pair_sampler import PairSampler
 from gptlab.data.sampler import Sampler
 from gptlab.model import Network
 from gptlab.model.head import Head
@@ -18,6 +19,8 @@ from gptlab.training.inputs import Inputs, load_inputs
 from gptlab.training.key_tokens import find_key_ids
 from gptlab.training.labelled_inputs import load_labelled_inputs
 from gptlab.training.objective import Objective
+from gptlab.training.pair_inputs import load_pair_inputs
+from gptlab.training.pair_objective import PairObjective
 from gptlab.training.precision import Arithmetic
 from gptlab.training.sources import Say
 
@@ -28,7 +31,9 @@ Mixture = tuple[tuple[WindowSampler, Fraction], ...]
 def read_inputs(
     config: TrainConfig, head: type[Head] | None, *, saved: Tokenizer | None, say: Say
 ) -> Inputs:
-    """What a run reads: texts with labels if it trains a `head`, else texts alone."""
+    """What a run reads: pairs, texts with labels if it trains a `head`, or texts alone."""
+    if config.architecture == "transformer":
+        return load_pair_inputs(config, saved=saved, say=say)
     if head is None:
         return load_inputs(config, saved=saved, say=say)
     return load_labelled_inputs(config, kind=head.targets, saved=saved, say=say)
@@ -41,7 +46,8 @@ def make_objective(
     if inputs.labelled is not None:
         assert isinstance(model, Stack)
         return HeadObjective(model, arithmetic=arithmetic)
-    return Objective(
+    kind = Objective if inputs.pairs is None else PairObjective
+    return kind(
         model,
         config.part(LossConfig),
         arithmetic=arithmetic,
@@ -51,6 +57,14 @@ def make_objective(
 
 def make_sampler(config: TrainConfig, inputs: Inputs, mixture: Mixture) -> Sampler:
     """What draws the batches."""
+    if inputs.pairs is not None:
+        return PairSampler(
+            inputs.pairs.train,
+            batch_size=config.batch_size if config.batch_tokens is None else None,
+            batch_tokens=config.batch_tokens,
+            seed=config.seed,
+            shuffle=config.shuffle,
+        )
     if inputs.labelled is None:
         return mixture[0][0] if len(mixture) == 1 else MixedSampler(mixture)
     return LabelledSampler(
@@ -65,8 +79,8 @@ def make_sampler(config: TrainConfig, inputs: Inputs, mixture: Mixture) -> Sampl
 
 def fingerprints(inputs: Inputs) -> list[str]:
     """Digests of what is trained and evaluated on."""
-    if inputs.labelled is not None:
-        return [inputs.labelled.train.fingerprint(), inputs.labelled.evaluation.fingerprint()]
+    if inputs.examples is not None:
+        return [inputs.examples.train.fingerprint(), inputs.examples.evaluation.fingerprint()]
     return [_fingerprint([data.dataset for data in inputs.train]), _fingerprint(inputs.evaluation)]
 
 

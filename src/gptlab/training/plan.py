@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 from gptlab.config import TrainConfig
+from gptlab.data.pair_sampler import PairSampler
 from gptlab.data.text_size import MeasuredDataset
 from gptlab.training.cost import Cost, comparable_peak, later_memory, learning_size
 from gptlab.training.session import Session
@@ -20,6 +21,8 @@ def describe(session: Session, cost: Cost) -> str:
     config, model = session.config, session.model
     if session.inputs.labelled is not None:
         return describe_labelled(session, cost)
+    if session.inputs.pairs is not None:
+        return describe_pairs(session, cost)
     parameters, tokens = model.num_parameters(), _different_tokens(session)
     steps = max(0, session.total_steps - session.state.step)
     more = f" more, to {session.total_steps:,}," if session.state.step else ""
@@ -66,9 +69,34 @@ def describe_labelled(session: Session, cost: Cost) -> str:
     return "\n".join(lines)
 
 
+def describe_pairs(session: Session, cost: Cost) -> str:
+    """The plan of a Transformer's run."""
+    config, pairs, sampler = session.config, session.inputs.pairs, session.sampler
+    assert pairs is not None
+    assert isinstance(sampler, PairSampler)
+    steps = max(0, session.total_steps - session.state.step)
+    more = f" more, to {session.total_steps:,}," if session.state.step else ""
+    train, held_out = pairs.train, pairs.evaluation
+    lines = [
+        _model(session),
+        f"data     {len(train):,} training pairs of {train.tokens_per_row:.3g} tokens, "
+        f"{len(held_out):,} evaluation pairs",
+        f"steps    {steps:,}{more} of about {session.tokens_per_step:,} tokens and "
+        f"{sampler.padding_share:.1%} filling = "
+        f"{session.sampler.epoch(session.total_steps):.3g} epochs{_early_ending(config)}",
+        *_means(session, cost),
+        *_note_of_warmup(session),
+        *_note_of_evaluations(session, steps),
+    ]
+    return "\n".join(lines)
+
+
 def _model(session: Session) -> str:
     config, parameters = session.config, session.model.num_parameters()
-    kind = f"{config.num_layers} layers, width {config.embed_dim}, {config.n_heads} heads"
+    layers = f"{config.num_layers}"
+    if config.architecture == "transformer":
+        layers = f"{config.encoder_layers or config.num_layers} + {layers}"
+    kind = f"{layers} layers, width {config.embed_dim}, {config.n_heads} heads"
     learn = learning_size(session)
     part = "" if learn == parameters else f", of which {learn:,} learn"
     return f"model    {parameters:,} parameters{part}: {kind}, vocabulary {config.vocab_size:,}"
@@ -151,8 +179,9 @@ def _evaluation_tokens(session: Session) -> int:
 
 def _evaluation_batches(session: Session) -> float:
     """Work of an evaluation, in batches as large as those of training."""
-    if session.inputs.labelled is not None:
-        return len(session.inputs.labelled.evaluation) / session.config.batch_size
+    examples = session.inputs.examples
+    if examples is not None:
+        return examples.evaluation.num_tokens / session.tokens_per_step
     read = sum(
         data.tokens_read if isinstance(data, MeasuredDataset) else len(data)
         for data in session.inputs.evaluation

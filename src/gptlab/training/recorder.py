@@ -12,7 +12,7 @@ from torch import Tensor
 from gptlab.config import TrainConfig
 from gptlab.training.cost import comparable_peak
 from gptlab.training.evaluate import Evaluation, split_loss
-from gptlab.training.head_evaluation import HeadEvaluation
+from gptlab.training.examine import AnyEvaluation
 from gptlab.training.losses import LossSums
 from gptlab.training.memory import peak_memory
 from gptlab.training.metrics import MetricsLog
@@ -88,7 +88,7 @@ class Recorder:
         share = "" if record.get("mfu") is None else f", {record['mfu']:.0%} of peak"
         return f"loss {loss}, {record['tokens_per_second']:,.0f} {self._unit}/s{share}"
 
-    def write_evaluation(self, evaluation: Evaluation | HeadEvaluation) -> None:
+    def write_evaluation(self, evaluation: AnyEvaluation) -> None:
         """Write a record of an evaluation after the step just made."""
         record = self._record("eval", evaluation.loss)
         floor = self._session.inputs.floor

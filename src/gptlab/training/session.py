@@ -15,7 +15,6 @@ from gptlab.checkpoint import load_model
 from gptlab.config import (
     DatasetConfig,
     HeadSettings,
-    ModelConfig,
     OptimizerConfig,
     TrainConfig,
 )
@@ -23,7 +22,8 @@ from gptlab.config.training import AUTO
 from gptlab.data import WindowSampler
 from gptlab.data.sampler import Sampler
 from gptlab.errors import ConfigError
-from gptlab.model import GPT, Network
+from gptlab.model import Network
+from gptlab.model.architectures import config_class, make_network
 from gptlab.model.head import Head
 from gptlab.model.heads import add_head, head_class
 from gptlab.model.stack import Stack
@@ -85,9 +85,9 @@ class Session:
     @property
     def tokens_per_step(self) -> int:
         """What a step reads, short windows counted as full ones, and texts as of mean length."""
-        labelled = self.inputs.labelled
-        if labelled is not None:
-            return max(1, round(self.config.batch_size * labelled.train.tokens_per_row))
+        examples = self.inputs.examples
+        if examples is not None:
+            return max(1, round(examples.train.num_tokens / self.sampler.steps_per_epoch))
         return self.config.batch_size * self.mixture[0][0].length
 
     def batch(self, step: int) -> DeviceBatch:
@@ -103,9 +103,9 @@ class Session:
     @property
     def digests(self) -> dict[str, str]:
         """What the tokens of each source are known by."""
-        labelled = self.inputs.labelled
-        if labelled is not None:
-            parts = {"train": labelled.train, "evaluation": labelled.evaluation}
+        examples = self.inputs.examples
+        if examples is not None:
+            parts = {"train": examples.train, "evaluation": examples.evaluation}
             return {name: dataset.fingerprint() for name, dataset in parts.items()}
         train = {data.name: data.dataset.fingerprint() for data in self.inputs.train}
         held_out = {
@@ -247,7 +247,8 @@ def _make_model(
     if pretrained is not None:
         model = pretrained.model
     elif checkpoint is None:
-        model = GPT(config.part(ModelConfig), seed=config.seed)
+        settings = config.part(config_class(config.architecture))
+        model = make_network(config.architecture, settings, seed=config.seed)
     else:
         model = load_model(checkpoint, attention=config.attention, merge=False, own=own_head)
         if isinstance(model, Stack):

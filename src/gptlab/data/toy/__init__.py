@@ -12,12 +12,12 @@ that very text. Only stories are random here: they are independent and identical
 the separators between them are certain, and their number is taken as given.
 """
 
-import os
 import random
 from collections.abc import Sequence
 from pathlib import Path
 
 from gptlab.data.toy.derive import generate, log_probability
+from gptlab.data.toy.files import write_missing
 from gptlab.data.toy.moments import moments
 from gptlab.data.toy.story import STORY
 from gptlab.errors import ConfigError, DataError
@@ -96,21 +96,8 @@ def write_toy_corpus(folder: Path) -> tuple[Path, Path]:
     # one whose entropy we state. A story's probability is around e**-80, so none is ever shared.
     if shared := set(train) & set(test):
         raise DataError(f"train and test share {len(shared)} stories; change TEST_SEED")
-    paths = (folder / "tiny_sp_train.txt", folder / "tiny_sp_test.txt")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for path, stories in zip(paths, (train, test), strict=True):
-            if not path.exists():
-                _write_atomically(path, story_text(stories).encode("ascii"))
-    except OSError as error:
-        raise DataError(f"can't write the toy corpus to {folder}: {error}") from error
-    return paths
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    contents = {"tiny_sp_train.txt": train, "tiny_sp_test.txt": test}
+    paths = write_missing(
+        folder, {name: story_text(part).encode("ascii") for name, part in contents.items()}
+    )
+    return paths[0], paths[1]

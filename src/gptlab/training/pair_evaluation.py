@@ -1,0 +1,110 @@
+"""How good a Transformer is on held-out pairs: its loss, and how much of the targets it finds."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from gptlab.data.pairs import PairDataset
+from gptlab.training.evaluate import dealt
+from gptlab.training.loader import DeviceBatch
+from gptlab.training.losses import target_losses
+from gptlab.training.pair_objective import PairObjective
+from gptlab.training.ranks import Ranks
+
+
+@dataclass(frozen=True)
+class PairEvaluation:
+    """Quality over all pairs."""
+
+    loss: float
+    """Mean -log p of the targets' tokens, each after the true ones, in nats."""
+    perplexity: float
+    tokens: int
+    """Tokens of the targets, their ends included."""
+    token_accuracy: float
+    """Share of them that are the likeliest, each after the true ones."""
+    sequence_accuracy: float
+    """Share of the targets of which all are: those that greedy generation writes as they are."""
+    bleu: float | None = None
+    """Of greedy generation, from 0 to 100; None where it was not asked for."""
+    chrf: float | None = None
+    """Likewise."""
+
+    def __str__(self) -> str:
+        parts = [
+            f"evaluation loss {self.loss:.4f}",
+            f"tokens right {self.token_accuracy:.2%}",
+            f"targets right {self.sequence_accuracy:.2%}",
+        ]
+        for name, value in (("BLEU", self.bleu), ("chrF", self.chrf)):
+            parts += [] if value is None else [f"{name} {value:.1f}"]
+        return ", ".join(parts)
+
+
+@torch.no_grad()
+def evaluate_pairs(
+    objective: PairObjective,
+    dataset: PairDataset,
+    *,
+    batch_tokens: int,
+    ranks: Ranks | None = None,
+    before_batch: Callable[[], None] = lambda: None,
+) -> PairEvaluation:
+    """Read every pair of `dataset` once; the model is left as it was, and no numbers are drawn.
+
+    Args:
+        objective: The model, and how it computes.
+        dataset: What to read.
+        batch_tokens: Tokens to read at once, of a pair at least.
+        ranks: Each computes its share of the batches, and all of them get the result.
+        before_batch: May raise to break the evaluation off.
+    """
+    ranks = ranks or Ranks()
+    model, device = objective.model, objective.arithmetic.device
+    was_training = model.training
+    model.eval()
+    sums = torch.zeros(5, dtype=torch.float64)
+    longest = int((dataset.source_lengths + dataset.target_lengths).max())
+    batches = dataset.batches(batch_tokens=max(batch_tokens, longest))
+    try:
+        for arrays, is_mine in dealt(batches, ranks):
+            before_batch()
+            batch = DeviceBatch.of(arrays).each(lambda part: part.to(device))
+            found = _sums(objective, batch)
+            if is_mine:
+                sums += found
+    finally:
+        model.train(was_training)
+    nats, tokens, right, rows, whole = ranks.sum(sums).tolist()
+    loss = nats / tokens
+    return PairEvaluation(
+        loss=loss,
+        perplexity=math.exp(min(loss, 700.0)),
+        tokens=round(tokens),
+        token_accuracy=right / tokens,
+        sequence_accuracy=whole / rows,
+    )
+
+
+def _sums(objective: PairObjective, batch: DeviceBatch) -> torch.Tensor:
+    """Nats, tokens, right tokens, targets and right targets of a batch, (5,) float64."""
+    assert batch.weights is not None
+    logits_BTV = objective.logits(batch)
+    counts_BT = batch.weights > 0
+    nats_BT = target_losses(logits_BTV, batch.targets).nats * batch.weights
+    right_BT = logits_BTV.argmax(dim=-1) == batch.targets
+    return (
+        torch.stack(
+            [
+                nats_BT.sum(),
+                counts_BT.sum(),
+                (right_BT & counts_BT).sum(),
+                torch.tensor(len(counts_BT), device=counts_BT.device),
+                (right_BT | ~counts_BT).all(dim=1).sum(),
+            ]
+        )
+        .cpu()
+        .double()
+    )

@@ -1,0 +1,70 @@
+"""What a Transformer writes for sources, and how near that is to what was expected."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gptlab.config import SamplingConfig
+from gptlab.errors import ConfigError
+from gptlab.generation import Generator
+
+_ROWS = 64
+
+
+@dataclass(frozen=True)
+class TextScores:
+    """Of a corpus of texts, from 0 to 100; a higher one is better."""
+
+    bleu: float
+    """Papineni et al. 2002, https://aclanthology.org/P02-1040."""
+    chrf: float
+    """Popović 2015, https://aclanthology.org/W15-3049."""
+    signature: str
+    """How sacrebleu computed BLEU, so that others can compare (Post 2018,
+    https://aclanthology.org/W18-6319)."""
+
+
+def write_targets(generator: Generator, sources: Sequence[str], *, length: int) -> list[str]:
+    """The likeliest target of each source, token by token, at most `length` tokens long."""
+    # Sources of like length together: less filling.
+    order = sorted(range(len(sources)), key=lambda number: len(sources[number]))
+    config = SamplingConfig(temperature=0.0, max_new_tokens=length)
+    targets = [""] * len(sources)
+    for first in range(0, len(order), _ROWS):
+        numbers = order[first : first + _ROWS]
+        written = generator.generate([sources[number] for number in numbers], config)
+        for number, target in zip(numbers, written, strict=True):
+            targets[number] = target
+    return targets
+
+
+def score_texts(written: Sequence[str], expected: Sequence[str]) -> TextScores:
+    """BLEU and chrF by sacrebleu, with its usual settings.
+
+    Raises:
+        ConfigError: sacrebleu is not installed.
+    """
+    require_sacrebleu()
+    from sacrebleu.metrics.bleu import BLEU
+    from sacrebleu.metrics.chrf import CHRF
+
+    bleu, chrf = BLEU(), CHRF()
+    references = [list(expected)]
+    return TextScores(
+        bleu=bleu.corpus_score(list(written), references).score,
+        chrf=chrf.corpus_score(list(written), references).score,
+        signature=str(bleu.get_signature()),
+    )
+
+
+def require_sacrebleu() -> None:
+    """Refuse to score texts without sacrebleu.
+
+    Raises:
+        ConfigError: It is not installed.
+    """
+    try:
+        import sacrebleu  # noqa: F401
+    except ImportError:
+        raise ConfigError(
+            'BLEU and chrF need sacrebleu; pip install "gptlab[bleu]", or leave them out'
+        ) from None
