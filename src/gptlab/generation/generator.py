@@ -27,7 +27,7 @@ from gptlab.model import Network, Transformer
 from gptlab.tokenizer import Tokenizer
 from gptlab.tokenizer.base import SpecialNames
 from gptlab.tokenizer.chat import ChatEncoder, ChatTemplate
-from gptlab.tokenizer.pair import end_id, source_of, start_id
+from gptlab.tokenizer.pair import end_id, source_of, start_id, target_of
 
 _DEFAULT = SamplingConfig()
 
@@ -197,9 +197,14 @@ class Generator:
         """What turns conversations into this model's ids.
 
         Raises:
-            ConfigError: The model has no chat template.
+            ConfigError: The model has no chat template, or is no GPT.
             TokenizerError: The tokenizer lacks a token of the template.
         """
+        if isinstance(self.model, Transformer):
+            raise ConfigError(
+                "a conversation is for GPTs, and this model turns sources into targets; use "
+                "generate"
+            )
         if self.chat_template is None:
             raise ConfigError(
                 "the model has no chat template; name the one it was trained with, as in "
@@ -229,18 +234,21 @@ class Generator:
     ) -> list[Found]:
         """The likeliest texts that follow `prompt`, best first, by `beam.beam_search`.
 
+        A target has as many tokens as the model has room for at most.
+
         Raises:
             ConfigError: A number is out of range, or all would exceed the model's seq_len.
             GenerationError: The model's logits are NaN.
         """
-        (row,) = self.make_rows([self.encode_prompt(prompt)], SamplingConfig())
+        config = SamplingConfig(max_new_tokens=max_new_tokens)
+        (row,) = self.make_rows([self.encode_prompt(prompt)], config)
         ids, eos_id = row.ids, self.tokenizer.eos_id
         found = beam_search(
             self.model,
             ids,
             source=row.source,
             beams=beams,
-            max_new_tokens=max_new_tokens,
+            max_new_tokens=row.config.max_new_tokens,
             eos_id=eos_id,
             length_penalty=length_penalty,
             unknown_V=self._unknown_V,
@@ -288,7 +296,7 @@ class Generator:
             room = self.model.config.seq_len - 1
             config = config.replace(max_new_tokens=min(config.max_new_tokens, room))
         return make_rows(
-            self.tokenizer,
+            target_of(self.tokenizer),
             prompts,
             config,
             sources=sources,
@@ -300,7 +308,7 @@ class Generator:
     @cached_property
     def _unknown_V(self) -> Tensor | None:
         vocab_size, device = self.model.config.vocab_size, self.model.device
-        return unknown_ids(self.tokenizer, vocab_size, device=device)
+        return unknown_ids(target_of(self.tokenizer), vocab_size, device=device)
 
     def _continue(self, rows: Sequence[Row]) -> Iterator[tuple[Row, Token]]:
         if self._speculator is not None:
