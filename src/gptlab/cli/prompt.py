@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 STANDARD_INPUT = "-"
 
 
-def read_prompt(name: str) -> str:
-    """The text of file `name`, or of standard input, as it is.
+def read_prompt(name: str, *, flag: str = "prompt") -> str:
+    """The text of file `name`, or of standard input, as it is; `flag` takes it without a file.
 
     Raises:
         DataError: There is no such file, or it has no text.
@@ -26,7 +26,7 @@ def read_prompt(name: str) -> str:
         text = content.decode("utf-8")
     except FileNotFoundError:
         raise DataError(
-            f"there is no file {name}; name one, or give the text itself with --prompt"
+            f"there is no file {name}; name one, or give the text itself with --{flag}"
         ) from None
     except UnicodeDecodeError as error:
         raise DataError(
@@ -37,7 +37,7 @@ def read_prompt(name: str) -> str:
         raise DataError(f"{shown} is no text, for it has NUL bytes; name a text file")
     if not text:
         raise DataError(
-            f"{shown} is empty; write the beginning of a text, or leave --prompt_file out"
+            f"{shown} is empty; write the beginning of a text, or leave --{flag}_file out"
         )
     return text
 

@@ -12,10 +12,25 @@ from gptlab.errors import ConfigError
 TOY_PAIRS_TRAIN = "./toy_data/tiny_pairs_train.tsv"
 TOY_PAIRS_EVAL = "./toy_data/tiny_pairs_test.tsv"
 BATCH_TOKENS = 4096
+# A few words are tokens, but no two digits are: the model learns what each of them says.
 SHIPPED_PAIRS: Mapping[str, Any] = MappingProxyType(
     {
         "train_data": (TOY_PAIRS_TRAIN,),
         "eval_data": TOY_PAIRS_EVAL,
+        "vocab_size": 336,
+        "seq_len": 64,
+        "embed_dim": 128,
+        "num_layers": 2,
+        "n_heads": 4,
+        "residual_init": "zero",
+        "batch_tokens": 2048,
+        "optimizer": "muon",
+        "learning_rate": 5e-3,
+        "momentum": 0.9,
+        "warmup_steps": 50,
+        "epochs": 11,
+        "eval_steps": 300,
+        "max_minutes": 5,
     }
 )
 

@@ -33,10 +33,10 @@ class Decoder(GPT):
         Raises:
             ConfigError: There is no such cache; or as a GPT's.
         """
-        if cache is None or not cache.memories():
+        if cache is None or not all(cache.memory_lengths):
             raise ConfigError(
                 "a decoder reads targets beside a source; call the Transformer that it is of, or "
-                "give a cache that remembers one"
+                "give a cache that remembers one for each row"
             )
         return super().hidden_states(
             tokens, cache=cache, counts=counts, documents=documents, positions=positions
