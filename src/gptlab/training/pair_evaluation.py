@@ -107,7 +107,9 @@ def row_scores(objective: PairObjective, batch: DeviceBatch) -> Tensor:
     with arithmetic.autocast():
         hidden_ND = objective.states(batch).flatten(0, 1)
     nats, right = [], []
-    for hidden, targets in zip(hidden_ND.split(chunk), targets_N.split(chunk), strict=True):
+    for hidden, targets in zip(
+        torch.split(hidden_ND, chunk), torch.split(targets_N, chunk), strict=True
+    ):
         with arithmetic.autocast():
             logits = model.logits(hidden)
         nats.append(target_losses(logits, targets).nats)
