@@ -259,14 +259,14 @@ def test_backends_agree(kind):
         torch.testing.assert_close(found, exact, atol=1e-5, rtol=1e-5)
         with torch.autocast("cpu", torch.bfloat16):
             rounded = model(source, target, source_lengths=lengths)
-        assert (rounded - exact).norm() < 0.1 * exact.norm()
+        assert (rounded - exact).norm() < 0.25 * exact.norm()
     model.to(torch.bfloat16)
     exact = copy.deepcopy(model).float()(source, target, source_lengths=lengths)
     for backend in ("reference", "sdpa", "blocked"):
         model.use_attention(backend)
         rounded = model(source, target, source_lengths=lengths)
         assert rounded.dtype == torch.bfloat16
-        assert (rounded - exact).norm() < 0.1 * exact.norm()
+        assert (rounded - exact).norm() < 0.25 * exact.norm()
 
 
 @pytest.mark.parametrize("kind", KINDS[:4])
