@@ -29,7 +29,7 @@ def inspect(workplace):
         # Weights so large that the heads look at some tokens much more than at others.
         for parameter in model.parameters():
             parameter.data *= 3
-        arithmetic = choose_arithmetic("cpu", "fp32")
+        arithmetic = choose_arithmetic("cpu", "bf16")
         return Inspected(Path("model"), model.eval(), tokenizer, arithmetic, None)
 
     return made
@@ -92,6 +92,13 @@ def test_a_gpts_are_the_weights_of_its_forward_pass(inspect, parts):
         assert not one.weights_HTS.triu(1).any()
         assert not one.weights_HTS.tril(-window).any()
         assert one.weights_HTS.tril().count_nonzero() > 4 * len(IDS)
+
+
+def test_those_of_a_model_in_16_bits_are_float32(inspect):
+    inspected = inspect(GPT(ModelConfig(**SHAPE), seed=1).to(torch.bfloat16))
+    for one in text_maps(inspected, IDS, most=64):
+        rows = one.weights_HTS.sum(-1)
+        torch.testing.assert_close(rows, torch.ones_like(rows))
 
 
 def test_an_encoder_looks_both_ways(inspect):

@@ -113,22 +113,21 @@ def _maps(
     inspected: Inspected, inputs: Sequence[Sequence[int]], kinds: Sequence[_Kind]
 ) -> list[AttentionMap]:
     """The maps of all `kinds` in one forward pass of the model on `inputs`."""
-    arithmetic = inspected.arithmetic
-    rows = [torch.tensor([ids], device=arithmetic.device) for ids in inputs]
+    rows = [torch.tensor([ids], device=inspected.arithmetic.device) for ids in inputs]
     layers = [layer for kind in kinds for layer in kind.layers]
-    with arithmetic.autocast():
-        caught = _caught(layers, lambda: inspected.model(*rows))
-        return [
-            AttentionMap(
-                f"{kind.name}-{number}",
-                f"layer {number} of {len(kind.layers)}, {kind.title}",
-                layer.weights(*caught[layer])[0, :, : len(kind.queries), : len(kind.keys)].cpu(),
-                kind.queries,
-                kind.keys,
-            )
-            for kind in kinds
-            for number, layer in enumerate(kind.layers, start=1)
-        ]
+    # In the model's own numbers: autocast would round weights to 16 bits.
+    caught = _caught(layers, lambda: inspected.model(*rows))
+    return [
+        AttentionMap(
+            f"{kind.name}-{number}",
+            f"layer {number} of {len(kind.layers)}, {kind.title}",
+            layer.weights(*caught[layer])[0, :, : len(kind.queries), : len(kind.keys)].cpu(),
+            kind.queries,
+            kind.keys,
+        )
+        for kind in kinds
+        for number, layer in enumerate(kind.layers, start=1)
+    ]
 
 
 def _caught(
