@@ -15,6 +15,7 @@ from typing import Any
 
 from finetune_tables import finetune_tables, loading_tables
 from measure import Table, spread, write_result
+from transformer_tables import toy_pairs_tables
 
 Result = dict[str, Any]
 HERE = Path(__file__).parent
@@ -479,6 +480,11 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         "Exported models, computed by others",
         "benchmarks/export_check.py --llama_cpp FOLDER --text TEXT",
         export_check_tables,
+    ),
+    "toy_pairs": Benchmark(
+        "Numbers and dates, by the default Transformer",
+        "benchmarks/toy_pairs.py",
+        toy_pairs_tables,
     ),
     "memory": Benchmark(
         "Memory of training", "benchmarks/memory.py --nanogpt FOLDER", memory_tables

@@ -25,11 +25,11 @@ PAIR = PairIds(
 def inspect(workplace):
     tokenizer = gptlab.load_tokenizer("tok")
 
-    def made(model: Network) -> Inspected:
+    def made(model: Network, precision: str = "fp32") -> Inspected:
         # Weights so large that the heads look at some tokens much more than at others.
         for parameter in model.parameters():
             parameter.data *= 3
-        arithmetic = choose_arithmetic("cpu", "bf16")
+        arithmetic = choose_arithmetic("cpu", precision)
         return Inspected(Path("model"), model.eval(), tokenizer, arithmetic, None)
 
     return made
@@ -94,13 +94,6 @@ def test_a_gpts_are_the_weights_of_its_forward_pass(inspect, parts):
         assert one.weights_HTS.tril().count_nonzero() > 4 * len(IDS)
 
 
-def test_those_of_a_model_in_16_bits_are_float32(inspect):
-    inspected = inspect(GPT(ModelConfig(**SHAPE), seed=1).to(torch.bfloat16))
-    for one in text_maps(inspected, IDS, most=64):
-        rows = one.weights_HTS.sum(-1)
-        torch.testing.assert_close(rows, torch.ones_like(rows))
-
-
 def test_an_encoder_looks_both_ways(inspect):
     model = Encoder(ModelConfig(**SHAPE), seed=1)
     inspected, seen = inspect(model), Seen(model)
@@ -128,6 +121,17 @@ def test_a_transformer_has_three_kinds(inspect):
     assert not maps["decoder-2"].weights_HTS.triu(1).any()
     assert list(maps["cross-1"].keys[:4]) == ["F", "e", " ", "c"]
     assert list(maps["cross-1"].queries[1:]) == ["2", "3", "4"]
+
+
+def test_weights_are_in_float32_in_any_arithmetic(inspect, tmp_path):
+    pairs = inspect(Transformer(TransformerConfig(**SHAPE), seed=0), "bf16")
+    in_16_bits = inspect(GPT(ModelConfig(**SHAPE), seed=1).to(torch.bfloat16), "bf16")
+    for found in [*pair_maps(pairs, PAIR, most=9), *text_maps(in_16_bits, IDS, most=9)]:
+        assert found.weights_HTS.dtype == torch.float32
+        torch.testing.assert_close(
+            found.weights_HTS.sum(-1), torch.ones(found.weights_HTS.shape[:2])
+        )
+    draw_attention(found, tmp_path / "picture.png")
 
 
 def test_long_texts_are_cut_and_say_so(inspect):

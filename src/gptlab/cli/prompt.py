@@ -11,10 +11,19 @@ if TYPE_CHECKING:
     from gptlab.generation import Generator
 
 STANDARD_INPUT = "-"
+_TO_WRITE = {
+    "prompt": "the beginning of a text",
+    "source": "a source on each line",
+    "text": "some text",
+}
 
 
 def read_prompt(name: str, *, flag: str = "prompt") -> str:
-    """The text of file `name`, or of standard input, as it is; `flag` takes it without a file.
+    """The text of file `name`, or of standard input, as it is.
+
+    Args:
+        name: Which file; - is standard input.
+        flag: What takes such a text itself.
 
     Raises:
         DataError: There is no such file, or it has no text.
@@ -36,9 +45,7 @@ def read_prompt(name: str, *, flag: str = "prompt") -> str:
     if "\0" in text:
         raise DataError(f"{shown} is no text, for it has NUL bytes; name a text file")
     if not text:
-        raise DataError(
-            f"{shown} is empty; write the beginning of a text, or leave --{flag}_file out"
-        )
+        raise DataError(f"{shown} is empty; write {_TO_WRITE[flag]}, or leave --{flag}_file out")
     return text
 
 

@@ -113,21 +113,22 @@ def _maps(
     inspected: Inspected, inputs: Sequence[Sequence[int]], kinds: Sequence[_Kind]
 ) -> list[AttentionMap]:
     """The maps of all `kinds` in one forward pass of the model on `inputs`."""
-    rows = [torch.tensor([ids], device=inspected.arithmetic.device) for ids in inputs]
+    arithmetic = inspected.arithmetic
+    rows = [torch.tensor([ids], device=arithmetic.device) for ids in inputs]
     layers = [layer for kind in kinds for layer in kind.layers]
-    # In the model's own numbers: autocast would round weights to 16 bits.
-    caught = _caught(layers, lambda: inspected.model(*rows))
-    return [
-        AttentionMap(
-            f"{kind.name}-{number}",
-            f"layer {number} of {len(kind.layers)}, {kind.title}",
-            layer.weights(*caught[layer])[0, :, : len(kind.queries), : len(kind.keys)].cpu(),
-            kind.queries,
-            kind.keys,
-        )
-        for kind in kinds
-        for number, layer in enumerate(kind.layers, start=1)
-    ]
+    with arithmetic.autocast():
+        caught = _caught(layers, lambda: inspected.model(*rows))
+        return [
+            AttentionMap(
+                f"{kind.name}-{number}",
+                f"layer {number} of {len(kind.layers)}, {kind.title}",
+                layer.weights(*caught[layer])[0, :, : len(kind.queries), : len(kind.keys)].cpu(),
+                kind.queries,
+                kind.keys,
+            )
+            for kind in kinds
+            for number, layer in enumerate(kind.layers, start=1)
+        ]
 
 
 def _caught(

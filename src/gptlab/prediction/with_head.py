@@ -19,7 +19,7 @@ from gptlab.config.model import AttentionBackend
 from gptlab.errors import CheckpointError, ConfigError
 from gptlab.model.head import Head
 from gptlab.model.heads import add_head
-from gptlab.model.stack import Stack
+from gptlab.model.stack import Stack, require_alone
 from gptlab.prediction.continuation import continue_texts
 from gptlab.tokenizer import Tokenizer
 from gptlab.tokenizer.words import EncodedText, encode_text, encode_words
@@ -40,10 +40,12 @@ class ModelWithHead:
             without such a thing the model is a language model.
 
     Raises:
-        ConfigError: The head is of another width, or the tokenizer of another size.
+        ConfigError: The head is of another width, the tokenizer of another size, or the backbone
+            an encoder-decoder.
     """
 
     def __init__(self, backbone: Stack, tokenizer: Tokenizer, head: Head | None = None) -> None:
+        require_alone(backbone, "have a head")
         width = backbone.config.embed_dim
         if head is not None:
             if head.width != width:
@@ -117,7 +119,8 @@ class ModelWithHead:
         backbone, tokenizer = interop.load(path, device=device)
         if not isinstance(backbone, Stack):
             raise CheckpointError(
-                f"{path} is an encoder-decoder, on which no head stands; put one on its encoder"
+                f"{path} is an encoder-decoder, on which no head stands; give a GPT or an "
+                "encoder alone"
             )
         add_head(backbone, made, own=own, seed=seed)
         return cls(backbone, tokenizer)
