@@ -124,8 +124,9 @@ def test_a_transformer_has_three_kinds(inspect):
 
 
 def test_weights_are_in_float32_in_any_arithmetic(inspect, tmp_path):
-    inspected = inspect(Transformer(TransformerConfig(**SHAPE), seed=0), "bf16")
-    for found in pair_maps(inspected, PAIR, most=9):
+    pairs = inspect(Transformer(TransformerConfig(**SHAPE), seed=0), "bf16")
+    in_16_bits = inspect(GPT(ModelConfig(**SHAPE), seed=1).to(torch.bfloat16), "bf16")
+    for found in [*pair_maps(pairs, PAIR, most=9), *text_maps(in_16_bits, IDS, most=9)]:
         assert found.weights_HTS.dtype == torch.float32
         torch.testing.assert_close(
             found.weights_HTS.sum(-1), torch.ones(found.weights_HTS.shape[:2])
