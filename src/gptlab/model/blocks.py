@@ -95,6 +95,11 @@ class Block(nn.Module):
         fed_BTD = self.feed_forward(self._before(self.feed_forward_norm, read_BTD))
         return self._after(self.feed_forward_norm, between_BTD + self.dropout(fed_BTD))
 
+    def remember(self, memory_BSD: Tensor, lengths_B: Tensor | None) -> Memory:
+        """What a decoder's block reads of a memory, as `CrossAttention.remember`."""
+        assert self.cross_attention is not None
+        return self.cross_attention.remember(memory_BSD, lengths_B)
+
     def _before(self, norm: nn.Module, x_BTD: Tensor) -> Tensor:
         read: Tensor = norm(x_BTD) if self.is_pre else x_BTD
         return read

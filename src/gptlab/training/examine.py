@@ -2,12 +2,13 @@
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 
 from gptlab.config import SamplingConfig
+from gptlab.data.masking import Masking
 from gptlab.errors import TrainingError
 from gptlab.generation import Generator
 from gptlab.generation.stream import TextStream
@@ -17,6 +18,8 @@ from gptlab.training.head_evaluation import HeadEvaluation, evaluate_head
 from gptlab.training.head_objective import HeadObjective
 from gptlab.training.inputs import PairInputs
 from gptlab.training.interrupt import BrokenOffError, Interrupt
+from gptlab.training.masked_evaluation import MaskedEvaluation, evaluate_masked, guessed
+from gptlab.training.masked_objective import MaskedObjective
 from gptlab.training.pair_evaluation import PairEvaluation, evaluate_pairs
 from gptlab.training.pair_objective import PairObjective
 from gptlab.training.parallelism import resharded
@@ -28,7 +31,7 @@ SAMPLES = "samples.txt"
 _PROMPT_TOKENS = 8
 _SAMPLED_PAIRS = 3
 
-AnyEvaluation = Evaluation | HeadEvaluation | PairEvaluation
+AnyEvaluation = Evaluation | HeadEvaluation | MaskedEvaluation | PairEvaluation
 
 
 def is_evaluation_due(session: Session) -> bool:
@@ -95,7 +98,7 @@ def _evaluate(session: Session, interrupt: Interrupt) -> AnyEvaluation:
             ranks=ranks,
             before_batch=before_batch,
         )
-        return _with_scores(session, evaluation)
+        return _with_scores(session, evaluation, before_batch)
     if labelled is not None:
         assert isinstance(session.objective, HeadObjective)
         return evaluate_head(
@@ -103,6 +106,15 @@ def _evaluate(session: Session, interrupt: Interrupt) -> AnyEvaluation:
             labelled.evaluation,
             batch_size=batch_size,
             device=session.arithmetic.device,
+            ranks=ranks,
+            before_batch=before_batch,
+        )
+    if isinstance(session.objective, MaskedObjective):
+        return evaluate_masked(
+            session.objective,
+            session.inputs.evaluation,
+            Masking.of(session.inputs.tokenizer, config.mask_share),
+            batch_size=batch_size,
             ranks=ranks,
             before_batch=before_batch,
         )
@@ -119,7 +131,9 @@ def _evaluate(session: Session, interrupt: Interrupt) -> AnyEvaluation:
     )
 
 
-def _with_scores(session: Session, evaluation: PairEvaluation) -> PairEvaluation:
+def _with_scores(
+    session: Session, evaluation: PairEvaluation, before_batch: Callable[[], None]
+) -> PairEvaluation:
     """`evaluation` with BLEU and chrF of what the model writes, where the run asks for them."""
     pairs, count = session.inputs.pairs, session.config.eval_translations
     if pairs is None or not count:
@@ -127,7 +141,9 @@ def _with_scores(session: Session, evaluation: PairEvaluation) -> PairEvaluation
     chosen = [pairs.evaluation.texts(number) for number in range(min(count, len(pairs.evaluation)))]
     sources, expected = zip(*chosen, strict=True)
     with _generator(session) as generator:
-        written = write_targets(generator, sources, length=session.config.seq_len)
+        written = write_targets(
+            generator, sources, length=session.config.seq_len, before_batch=before_batch
+        )
     scores = score_texts(written, expected)
     return replace(evaluation, bleu=scores.bleu, chrf=scores.chrf)
 
@@ -136,9 +152,11 @@ def _with_scores(session: Session, evaluation: PairEvaluation) -> PairEvaluation
 def _generator(session: Session) -> Iterator[Generator]:
     """What writes with the run's model, which is in the mode that it was in afterwards."""
     was_training = session.model.training
-    with session.arithmetic.autocast():
-        yield Generator(session.model, session.inputs.tokenizer, compile="off")
-    session.model.train(was_training)
+    try:
+        with session.arithmetic.autocast():
+            yield Generator(session.model, session.inputs.tokenizer, compile="off")
+    finally:
+        session.model.train(was_training)
 
 
 def _break_off_if_asked(interrupt: Interrupt, ranks: Ranks) -> None:
@@ -170,10 +188,14 @@ def _sample_pairs(session: Session, pairs: PairInputs) -> str:
 
 
 def _sample(session: Session) -> str:
-    """The beginning of the evaluation text, and how the model goes on."""
+    """The beginning of the evaluation text, and how the model goes on; or what it finds in it."""
     if session.inputs.pairs is not None:
         return _sample_pairs(session, session.inputs.pairs)
     tokenizer, dataset = session.inputs.tokenizer, session.inputs.evaluation[0]
+    if isinstance(session.objective, MaskedObjective):
+        masking = Masking.of(tokenizer, session.config.mask_share)
+        length = session.config.sample_length
+        return guessed(session.objective, dataset, masking, tokenizer, length=length)
     length = min(_PROMPT_TOKENS, session.config.seq_len - 1, len(dataset))
     # These very ids: their text might be cut in another way, without names of special tokens.
     prompt = dataset.read(0, length).tolist()

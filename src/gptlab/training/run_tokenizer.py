@@ -18,6 +18,7 @@ from gptlab.errors import ConfigError, DataError
 from gptlab.tokenizer import SPECIAL_TOKENS, BPETokenizer, Tokenizer, load_tokenizer, train_bpe
 from gptlab.tokenizer.chat import ChatTemplate
 from gptlab.tokenizer.chunks.steps import normalise
+from gptlab.tokenizer.mask import MASK
 from gptlab.training.sources import Say, Source
 
 CACHE = ".cache"
@@ -83,6 +84,7 @@ def own_tokenizer(
     content: str,
     say: Say,
     template: ChatTemplate | None = None,
+    flag: str = "tokenizer",
 ) -> Tokenizer:
     """A tokenizer trained on the texts of a run, or the one that an earlier run trained on them.
 
@@ -92,12 +94,16 @@ def own_tokenizer(
         content: What tells these texts from others.
         say: Told of a new one.
         template: How conversations are written; its special tokens are among the tokenizer's.
+        flag: What would name another one.
     """
     key = f"{content} {config.vocab_size}" + " lower case" * config.lower_case
     special_tokens: tuple[str, ...] = SPECIAL_TOKENS
     if template is not None:
         key += f" {template.fingerprint()}"
         special_tokens += template.special_tokens
+    if config.learns_masks:
+        key += " mask"
+        special_tokens += (MASK,)
     name = f"tokenizer-{hashlib.sha256(key.encode()).hexdigest()[:20]}"
     folder = Path(config.runs_dir) / CACHE / name
     if folder.exists():
@@ -112,7 +118,7 @@ def own_tokenizer(
         progress=shows_progress(config),
     )
     save_whole(tokenizer, folder)
-    say(f"trained a tokenizer of {tokenizer.vocab_size} tokens (--tokenizer names another)")
+    say(f"trained a tokenizer of {tokenizer.vocab_size} tokens (--{flag} names another)")
     return tokenizer
 
 
