@@ -1,12 +1,13 @@
 """What an encoder finds likely in the place of mask tokens.
 
-Letters: B batch, T length, V vocabulary.
+Letters: B batch, T length, N masks of a text, D model width, V vocabulary.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from gptlab.errors import ConfigError, TokenizerError
 from gptlab.generation.steps import filled_up
@@ -35,7 +36,7 @@ class FilledMasks:
     """As it was given, with its masks."""
     filled: str
     """With the likeliest token in the place of each mask."""
-    masks: tuple[tuple[Candidate, ...], ...]
+    masks: list[list[Candidate]]
     """Of each mask in turn, the likeliest tokens, the likeliest first."""
 
 
@@ -73,35 +74,40 @@ def fill_masks(
     (mask,) = tokenizer.encode(name, allowed_special=(name,))
     rows = [_encoded(tokenizer, text, name, length=model.config.seq_len) for text in texts]
     ids = torch.tensor(ordinary_ids(tokenizer))
-    found: list[FilledMasks] = []
+    found = []
     for first in range(0, len(rows), batch_size):
         part = rows[first : first + batch_size]
         tokens_BT, lengths_B = filled_up(part, device=model.device)
         states_BTD = model.read_texts(tokens_BT, lengths_B)
         for number, row in enumerate(part):
             places = [place for place, token in enumerate(row) if token == mask]
-            logits_NV = model.logits(states_BTD[number, places]).float().cpu()[:, ids]
-            likeliest = logits_NV.softmax(dim=-1).topk(min(candidates, len(ids)), dim=-1)
-            best = ids[likeliest.indices]
-            filled = [*row]
-            for place, token in zip(places, best[:, 0].tolist(), strict=True):
-                filled[place] = token
-            found.append(
-                FilledMasks(
-                    text=texts[first + number],
-                    filled=tokenizer.decode(filled),
-                    masks=tuple(
-                        tuple(
-                            Candidate(tokenizer.decode([token]), share)
-                            for token, share in zip(tokens, shares, strict=True)
-                        )
-                        for tokens, shares in zip(
-                            best.tolist(), likeliest.values.tolist(), strict=True
-                        )
-                    ),
-                )
+            logits_NV = model.logits(states_BTD[number, places]).float().cpu()
+            filled, masks = _filled(
+                tokenizer, row, places, logits_NV, ids=ids, candidates=candidates
             )
+            found.append(FilledMasks(texts[first + number], filled, masks))
     return found
+
+
+def _filled(
+    tokenizer: Tokenizer,
+    row: Sequence[int],
+    places: Sequence[int],
+    logits_NV: Tensor,
+    *,
+    ids: Tensor,
+    candidates: int,
+) -> tuple[str, list[list[Candidate]]]:
+    """The text of `row` with the likeliest tokens at N `places`, and of `ids` those likely there."""
+    shares_NV = logits_NV[:, ids].softmax(dim=-1)
+    likeliest = shares_NV.topk(min(candidates, len(ids)), dim=-1)
+    tokens_N = ids[likeliest.indices].tolist()
+    whole, masks = [*row], []
+    for place, tokens, shares in zip(places, tokens_N, likeliest.values.tolist(), strict=True):
+        whole[place] = tokens[0]
+        pairs = zip(tokens, shares, strict=True)
+        masks.append([Candidate(tokenizer.decode([token]), share) for token, share in pairs])
+    return tokenizer.decode(whole), masks
 
 
 def _encoded(tokenizer: Tokenizer, text: str, name: str, *, length: int) -> list[int]:

@@ -129,8 +129,8 @@ def _agrees(name: str, value: object, saved: TrainConfig) -> bool:
             # Given is what the model, or the tokenizer, had before it grew by new tokens.
             return saved.vocab_size - _num_new_tokens(saved) <= value <= saved.vocab_size
         if saved.tokenizer == AUTO:
-            # A text may have no more to merge than this.
-            return value >= saved.vocab_size
+            # A text may have no more to merge than this; prepared data may have had no mask.
+            return value >= saved.vocab_size - int(saved.learns_masks)
     if name == "src_vocab_size" and isinstance(value, int) and saved.src_tokenizer is None:
         return value >= (saved.src_vocab_size or value)
     return name in MAY_CHANGE or value == getattr(saved, name)
