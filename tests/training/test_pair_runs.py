@@ -111,7 +111,7 @@ def test_a_run_in_parts_is_the_same_run(pair_run):
 
 
 def test_killed_and_resumed_is_bit_exact(pair_run, monkeypatch):
-    """With dropout, an average of the weights, two vocabularies, parts, and over epochs' borders."""
+    """With dropout, an average of the weights, two vocabularies, parts, and over epochs' ends."""
     given = {
         "dropout": 0.1,
         "ema_decay": 0.9,
