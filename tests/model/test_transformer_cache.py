@@ -116,10 +116,11 @@ def test_rows_of_a_cache_move_with_their_sources():
 def test_an_erased_row_leaves_no_numbers_that_are_not_finite():
     model = make()
     cache = remembering(model, SOURCES)
-    for tensor in cache._tensors():
+    held = [part for layer in cache.layers(0) for part in (layer.keys, *layer.memory[:2])]
+    for tensor in held:
         tensor[1] = float("nan")
     cache.erase(1)
-    assert all(tensor.isfinite().all() for tensor in cache._tensors())
+    assert all(tensor.isfinite().all() for tensor in held)
     assert (cache.lengths[1], cache.memory_lengths[1]) == (0, 0)
     part = cache.rows(1, 2)
     part.remember(model.remember(torch.tensor([[1, 2]])), [2])

@@ -17,7 +17,8 @@ from gptlab.generation.cuda_graphs import RecordedSteps, Step
 from gptlab.generation.steps import Steps
 from gptlab.generation.weights import in_huge_pages
 from gptlab.model import GPT, KVCache
-from gptlab.model.cache import LayerCache, Memory
+from gptlab.model.cache import LayerCache
+from gptlab.model.memory import Memory
 
 # A recording is of one number of places, so that they are counted in so many.
 _PLACES = 256

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gptlab.model.cache import Memory
+from gptlab.model.memory import Memory
 
 Step = Callable[
     [Tensor, Tensor, Tensor, Sequence[Tensor], Sequence[Tensor], Sequence[Memory]], Tensor

@@ -7,9 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gptlab.config import ModelConfig
-from gptlab.model.cache import LayerCache, Memory
+from gptlab.model.cache import LayerCache
 from gptlab.model.dropout import Dropout
 from gptlab.model.linear import Linear
+from gptlab.model.memory import Memory
 from gptlab.model.multi_head import Attention, Context, CrossAttention
 
 

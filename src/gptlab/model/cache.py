@@ -1,12 +1,11 @@
 """Keys and values of the tokens that a model has read, so that no token is computed twice.
 
-Letters: B batch, T new tokens, S tokens held or of a source, C capacity, H heads of keys, K head
-width.
+Letters: B batch, T new tokens, S tokens held, C capacity, H heads of keys, K head width.
 """
 
 import copy
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, repeat
+from collections.abc import Iterable, Sequence
+from itertools import repeat
 from typing import NamedTuple
 
 import torch
@@ -14,18 +13,8 @@ from torch import Tensor
 
 from gptlab.config import ModelConfig
 from gptlab.errors import ConfigError
+from gptlab.model.memory import Memory, SourceCache
 from gptlab.model.positions import rotary_table, rotate
-
-
-class Memory(NamedTuple):
-    """What a layer of a decoder reads of its sources: keys and values, computed once a source."""
-
-    keys: Tensor
-    """(B, S, H, K)"""
-    values: Tensor
-    """(B, S, H, K)"""
-    lengths_B: Tensor | None
-    """Tokens of each source, int64, the rest being filling; None where all have S."""
 
 
 class KVCache:
@@ -49,24 +38,21 @@ class KVCache:
         memory_capacity: int = 0,
     ) -> None:
         self.capacity = config.seq_len if capacity is None else capacity
-        self.memory_capacity = memory_capacity
         self.device = torch.device(device)
         shape = (batch_size, self.capacity, config.kv_heads, config.head_dim)
         self._keys = [
             torch.zeros(shape, device=device, dtype=dtype) for _ in range(config.num_layers)
         ]
         self._values = [torch.zeros_like(keys) for keys in self._keys]
-        shape = (batch_size, memory_capacity, config.kv_heads, config.head_dim)
-        self._memories = [
-            (
-                torch.zeros(shape, device=device, dtype=dtype),
-                torch.zeros(shape, device=device, dtype=dtype),
-            )
-            for _ in range(config.num_layers if memory_capacity else 0)
-        ]
+        self._sources = SourceCache(
+            config,
+            batch_size=batch_size,
+            capacity=memory_capacity,
+            device=self.device,
+            dtype=dtype,
+        )
         self._first = 0
         self._all_lengths = [0] * batch_size
-        self._all_memory_lengths = [0] * batch_size
 
     @property
     def lengths(self) -> list[int]:
@@ -76,7 +62,12 @@ class KVCache:
     @property
     def memory_lengths(self) -> list[int]:
         """Tokens of each row's source; 0 where it has none."""
-        return self._all_memory_lengths[self._first : self._first + len(self)]
+        return self._sources.lengths
+
+    @property
+    def memory_capacity(self) -> int:
+        """Tokens of the longest source that there is room for."""
+        return self._sources.capacity
 
     def __len__(self) -> int:
         """Number of rows."""
@@ -87,14 +78,15 @@ class KVCache:
         view = copy.copy(self)
         view._keys = [keys[start:stop] for keys in self._keys]
         view._values = [values[start:stop] for values in self._values]
-        view._memories = [(keys[start:stop], values[start:stop]) for keys, values in self._memories]
+        view._sources = self._sources.rows(start, stop)
         view._first = self._first + start
         return view
 
     @property
     def nbytes(self) -> int:
         """Bytes of all keys and values."""
-        return sum(tensor.nbytes for tensor in self._tensors())
+        held = sum(tensor.nbytes for tensor in (*self._keys, *self._values))
+        return held + self._sources.nbytes
 
     def remember(self, memories: Sequence[Memory], lengths: Sequence[int]) -> None:
         """Keep what each layer reads of the rows' sources, which have `lengths` tokens.
@@ -103,25 +95,15 @@ class KVCache:
             ConfigError: There are other than the cache's rows, or a source is longer than there is
                 room for.
         """
-        if len(lengths) != len(self):
-            raise ConfigError(
-                f"{len(lengths)} sources came, but the cache has {len(self)} rows; give one a row"
-            )
-        longest = max(lengths)
-        if longest > self.memory_capacity:
-            raise ConfigError(
-                f"a source of {longest} tokens exceeds the cache's memory_capacity of "
-                f"{self.memory_capacity}; give a shorter source or a larger cache"
-            )
-        for (keys, values), memory in zip(self._memories, memories, strict=True):
-            keys[:, :longest] = memory.keys[:, :longest]
-            values[:, :longest] = memory.values[:, :longest]
-        self._all_memory_lengths[self._first : self._first + len(self)] = lengths
+        self._sources.remember(memories, lengths)
 
-    def _tensors(self) -> Iterator[Tensor]:
-        yield from self._keys
-        yield from self._values
-        yield from chain.from_iterable(self._memories)
+    def memories(self, *, whole: bool = False) -> list[Memory]:
+        """Each layer's part of the sources; empty where the cache has room for none.
+
+        Args:
+            whole: All places that there are, with lengths in any case.
+        """
+        return self._sources.memories(whole=whole)
 
     def erase(self, row: int) -> None:
         """Empty a row that may hold numbers which are not finite; it has no source either then.
@@ -129,10 +111,10 @@ class KVCache:
         A place that is masked out has the weight 0, and 0 times NaN is NaN: they would come
         through to the row's next tenant.
         """
-        for tensor in self._tensors():
+        for tensor in (*self._keys, *self._values):
             tensor[row] = 0
         self.shorten(row, 0)
-        self._all_memory_lengths[self._first + row] = 0
+        self._sources.erase(row)
 
     def copy_row(self, source: int, target: int) -> None:
         """Make row `target` what row `source` is."""
@@ -140,10 +122,7 @@ class KVCache:
         for tensor in (*self._keys, *self._values):
             tensor[target, :held] = tensor[source, :held]
         self.shorten(target, held)
-        size = self.memory_lengths[source]
-        for tensor in chain.from_iterable(self._memories):
-            tensor[target, :size] = tensor[source, :size]
-        self._all_memory_lengths[self._first + target] = size
+        self._sources.copy_row(source, target)
 
     def take_rows(self, order: Sequence[int]) -> None:
         """Make row i what row `order[i]` is now; rows may come several times, and be left out.
@@ -153,10 +132,8 @@ class KVCache:
         index = torch.tensor(order, device=self.device)
         self._keys = [keys[index] for keys in self._keys]
         self._values = [values[index] for values in self._values]
-        self._memories = [(keys[index], values[index]) for keys, values in self._memories]
-        sizes = [self.memory_lengths[row] for row in order]
         self._first, self._all_lengths = 0, [self.lengths[row] for row in order]
-        self._all_memory_lengths = sizes
+        self._sources.take_rows(order)
 
     def shorten(self, row: int, length: int) -> None:
         """Keep the first `length` tokens of a row."""
@@ -233,24 +210,6 @@ class KVCache:
         return [
             LayerCache(keys, values, held, memory)
             for (keys, values), memory in zip(pairs, memories, strict=False)
-        ]
-
-    def memories(self, *, whole: bool = False) -> list[Memory]:
-        """Each layer's part of the sources; empty where the cache has room for none.
-
-        Args:
-            whole: All places that there are, with lengths in any case.
-        """
-        if not self._memories:
-            return []
-        lengths = self.memory_lengths
-        longest = self.memory_capacity if whole else max(lengths)
-        lengths_B = None
-        if whole or min(lengths) < longest:
-            lengths_B = torch.tensor(lengths, device=self.device)
-        return [
-            Memory(keys[:, :longest], values[:, :longest], lengths_B)
-            for keys, values in self._memories
         ]
 
     def advance(self, counts: Sequence[int]) -> None:

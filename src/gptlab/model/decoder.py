@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from gptlab.errors import ConfigError
-from gptlab.model.cache import KVCache, Memory
+from gptlab.model.cache import KVCache
 from gptlab.model.gpt import GPT
+from gptlab.model.memory import Memory
 
 
 class Decoder(GPT):

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from gptlab.config import ModelConfig
 from gptlab.model.attention import attend, attention_weights
-from gptlab.model.cache import LayerCache, Memory
+from gptlab.model.cache import LayerCache
 from gptlab.model.linear import Linear
+from gptlab.model.memory import Memory
 from gptlab.model.positions import rotate
 
 

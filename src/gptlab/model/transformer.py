@@ -16,9 +16,9 @@ from gptlab.config import TransformerConfig
 from gptlab.config.transformer import Architecture
 from gptlab.errors import ConfigError
 from gptlab.model.blocks import Block
-from gptlab.model.cache import Memory
 from gptlab.model.decoder import Decoder
 from gptlab.model.encoder import Encoder
+from gptlab.model.memory import Memory
 from gptlab.model.network import Network
 
 # Far from the seeds of heads, and of runs that count theirs up; a generator of torch on a CPU looks
