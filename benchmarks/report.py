@@ -15,6 +15,7 @@ from typing import Any
 
 from finetune_tables import finetune_tables, loading_tables
 from measure import Table, spread, write_result
+from transformer_tables import toy_pairs_tables
 
 Result = dict[str, Any]
 HERE = Path(__file__).parent
@@ -54,17 +55,25 @@ def batch_splits_tables(result: Result) -> list[Table]:
 
 
 def parity_tables(result: Result) -> list[Table]:
-    results = result["results"]
+    parts = [("transformers", "the last two columns", result)]
+    if "encoder_decoders" in result:
+        parts.append(("other Transformers", "the last column", result["encoder_decoders"]))
+    return [_parity_table(*part) for part in parts]
+
+
+def _parity_table(peer: str, single: str, part: Result) -> Table:
+    results = part["results"]
     names = list(next(iter(results.values())))
     rows = [
-        [model, *(f"{values[name]:.1e}" for name in names)] for model, values in results.items()
+        [model, *(f"{values[name]:.1e}" if name in values else "" for name in names)]
+        for model, values in results.items()
     ]
-    shape = ", ".join(f"{name} {value}" for name, value in result["shape"].items())
+    shape = ", ".join(f"{name} {value}" for name, value in part["shape"].items())
     caption = (
-        "Largest difference from transformers, in units of the largest number of its tensor; in "
-        f"float64 but for the last two columns; {shape}"
+        f"Largest difference from {peer}, in units of the largest number of its tensor; in "
+        f"float64 but for {single}; {shape}"
     )
-    return [Table(["", *names], rows, caption)]
+    return Table(["", *names], rows, caption)
 
 
 def generation_equality_tables(result: Result) -> list[Table]:
@@ -479,6 +488,11 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         "Exported models, computed by others",
         "benchmarks/export_check.py --llama_cpp FOLDER --text TEXT",
         export_check_tables,
+    ),
+    "toy_pairs": Benchmark(
+        "Numbers and dates, by the default Transformer",
+        "benchmarks/toy_pairs.py",
+        toy_pairs_tables,
     ),
     "memory": Benchmark(
         "Memory of training", "benchmarks/memory.py --nanogpt FOLDER", memory_tables

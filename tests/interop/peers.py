@@ -66,6 +66,7 @@ CONFIGS: dict[str, Any] = {
     "gpt2, odd width": lambda: GPT2Config(**{**GPT2_SHAPE, "n_inner": 55}, layer_norm_epsilon=1e-3),
     "gpt2, untied": lambda: GPT2Config(**GPT2_SHAPE, tie_word_embeddings=False),
     "gpt2, gelu": lambda: GPT2Config(**GPT2_SHAPE, activation_function="gelu"),
+    "gpt2, relu": lambda: GPT2Config(**GPT2_SHAPE, activation_function="relu"),
     "llama": lambda: LlamaConfig(**SHAPE, num_key_value_heads=1),
     "llama, all heads": lambda: LlamaConfig(**SHAPE, num_key_value_heads=3),
     "llama, tied": lambda: LlamaConfig(**SHAPE, tie_word_embeddings=True),

@@ -11,12 +11,13 @@ import pytest
 import torch
 
 import gptlab
-from gptlab.checkpoint import load_state_dict
+from gptlab.checkpoint import implied_settings, load_state_dict
 from gptlab.config import HeadSettings, LoRA, ModelConfig
 from gptlab.errors import CheckpointError, ConfigError, ExportError
 from gptlab.interop import write_huggingface
 from gptlab.interop import writers as module
 from gptlab.interop.export import export
+from gptlab.interop.families import FAMILIES, family_of
 from gptlab.interop.gguf_file import read_gguf
 from gptlab.interop.onnx_graph import read_onnx
 from gptlab.interop.parity import require_parity, token_rows
@@ -72,6 +73,36 @@ def test_others_read_the_model(tmp_path, format):
         "pth": lambda: load_state_dict(exported.weights, model.config),
     }[format]()
     torch.testing.assert_close(found(TOKENS), model(TOKENS).detach(), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("format", ["hf", "pth"])
+def test_norms_behind_the_parts_are_of_no_family(tmp_path, format):
+    settings = {**LLAMA, "norm_place": "post"}
+    model = make(**settings)
+    exported = export(model, TOKENIZER, tmp_path / "out", format=format)
+    assert exported.architecture == ("GptlabForCausalLM" if format == "hf" else "")
+    assert not any(name.startswith("norm.") for name in model.state_dict())
+    if format == "hf":
+        back, _ = gptlab.load(tmp_path / "out")
+        assert back.config == model.config
+        assert torch.equal(back(TOKENS), model(TOKENS))
+    if format == "pth":
+        assert implied_settings(exported.weights, n_heads=4)["norm_place"] == "post"
+    assert all("norm_place" in family.differences(model.config) for family in FAMILIES.values())
+    before = {**settings, "norm_place": "pre"}
+    assert family_of(ModelConfig(**before)).name == "llama"
+    with pytest.raises(
+        ConfigError, match=r"^no family of models has norm_place 'post' beside this"
+    ):
+        family_of(model.config)
+
+
+def test_relu_is_of_the_families_that_have_gelu(tmp_path):
+    shape = {"positions": "learned", "qk_norm": False, "bias": True, "activation": "relu"}
+    model = make(**BASE, **shape)
+    exported = export(model, TOKENIZER, tmp_path / "out", format="hf")
+    assert exported.architecture == "GPT2LMHeadModel"
+    assert gptlab.load(tmp_path / "out")[0].config == model.config.replace(qkv_bias=None)
 
 
 @pytest.mark.parametrize("format", ["hf", "gguf", "pth"])

@@ -157,6 +157,11 @@ REFUSED = [
         {"activation": "swiglu"},
         "norm is 'layernorm', which llama.cpp does not have with activation",
     ),
+    ({**CLASSIC, "activation": "relu"}, "activation is 'relu', which llama.cpp does not have; tr"),
+    (
+        {**LLAMA, "norm_place": "post"},
+        "norm_place is 'post', .* train a model with --norm_place pre",
+    ),
     ({**CLASSIC, "norm": "rmsnorm"}, "norm is 'rmsnorm', .*; train a model with --norm layernorm,"),
     ({**CLASSIC, "qk_norm": True}, "qk_norm is True, .* with layernorm and GELU; .* --no_qk_norm"),
     ({**CLASSIC, "positions": "none"}, "positions is 'none', which llama.cpp does not have; train"),

@@ -286,7 +286,7 @@ def test_a_setting_that_is_missing(llama):
             {"scale_attn_by_inverse_layer_idx": True},
             "inverse_layer_idx is True",
         ),
-        ("gpt2", {"activation_function": "relu"}, "activation_function is 'relu'"),
+        ("gpt2", {"activation_function": "tanh"}, "activation_function is 'tanh'"),
         ("gpt_neox", {"attention_bias": False}, "attention_bias is False"),
         (
             "qwen3",

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from gptlab.config import ModelConfig
 from gptlab.errors import BackendError
-from gptlab.model import attend
-from gptlab.model.attention import usual_backend
+from gptlab.model import attend, attention
+from gptlab.model.attention import attention_weights, usual_backend
 from gptlab.model.multi_head import Attention, Context
 
 BACKENDS = ("reference", "sdpa", "blocked", "auto")
@@ -80,6 +80,49 @@ def test_agrees_with_a_loop_in_float64(backend, problem):
     expected_gradients = torch.autograd.grad(expected.square().sum(), inputs)
     gradients = torch.autograd.grad(actual.square().sum(), inputs)
     torch.testing.assert_close(gradients, expected_gradients)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@settings(max_examples=15, deadline=None)
+@given(problem=problems(), data=st.data())
+def test_filling_behind_the_keys_is_not_looked_at(backend, problem, data):
+    shape, seed, causal, _, masked = problem
+    B, T, S, *_ = shape
+    inputs = random_inputs(seed, *shape)
+    lengths = torch.tensor([data.draw(st.integers(1, S)) for _ in range(B)])
+    mask = (torch.arange(S) < lengths.view(B, 1, 1)).expand(B, T, S)
+    given_mask = None
+    if masked:
+        given_mask = torch.rand(B, T, S, generator=torch.Generator().manual_seed(seed)) < 0.5
+        given_mask[:, :, 0] = True
+        mask = mask & given_mask
+    expected = slow_attention(*inputs, causal=causal, mask=mask)
+    options = {"causal": causal, "mask_BTS": given_mask, "lengths_B": lengths}
+    actual = attend(*inputs, backend=backend, **options)
+    torch.testing.assert_close(actual, expected)
+    gradients = [torch.autograd.grad(x.square().sum(), inputs) for x in (expected, actual)]
+    torch.testing.assert_close(*gradients)
+    q, k, v = inputs
+    weights = attention_weights(q, k, **options)
+    values = v.repeat_interleave(q.shape[2] // v.shape[2], dim=2)
+    torch.testing.assert_close(torch.einsum("bhts,bshk->bthk", weights, values), expected)
+    torch.testing.assert_close(weights.sum(dim=-1), torch.ones_like(weights[..., 0]))
+
+
+@settings(max_examples=10, deadline=None)
+@given(data=st.data())
+def test_the_sums_that_are_compiled_for_one_query(data):
+    B, S, groups, kv_heads = (data.draw(st.integers(1, 3)) for _ in range(4))
+    inputs = random_inputs(0, B, 1, S, groups * kv_heads, kv_heads, 4, dtype=torch.float32)
+    lengths = torch.tensor([data.draw(st.integers(1, S)) for _ in range(B)])
+    expected = attend(*inputs, backend="reference", causal=False, lengths_B=lengths)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(attention, "is_compiled", lambda: True)
+        found = attend(*inputs, backend="auto", causal=False, lengths_B=lengths)
+    torch.testing.assert_close(found, expected)
+    assert not torch.equal(found, attend(*inputs, backend="reference", causal=False)) or (
+        lengths.eq(S).all()
+    )
 
 
 @pytest.mark.parametrize(("length", "held"), [(64, 0), (65, 3), (130, 0), (300, 40)])

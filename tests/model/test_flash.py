@@ -5,8 +5,9 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import torch
 
+from gptlab.config import ModelConfig, TransformerConfig
 from gptlab.errors import BackendError
-from gptlab.model import attend, flash
+from gptlab.model import Encoder, Transformer, attend, flash
 
 MODULES = {package.distribution: package.module for package in flash.PACKAGES}
 HOPPER, BLACKWELL, AMPERE, TURING, CONSUMER = (9, 0), (10, 0), (8, 6), (7, 5), (12, 0)
@@ -121,3 +122,76 @@ def test_nothing_is_imported_before_it_is_chosen(machine, monkeypatch):
     with pytest.raises(BackendError):
         flash.flash_attention(queries(device="cpu"), "k", "v", causal=True, dropout=0.0)
     assert imported == []
+
+
+def of_rows_in_a_line(calls):
+    """What flash-attn does, in its shapes: all rows one after another, cut at their ends."""
+
+    def plain(q, k, v, *, causal, dropout_p):
+        calls.append("plain")
+        return attend(q, k, v, backend="reference", causal=causal)
+
+    def varlen(
+        q, k, v, *, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, causal, dropout_p
+    ):
+        calls.append("varlen")
+        assert cu_seqlens_q.dtype == cu_seqlens_k.dtype == torch.int32
+        assert not causal
+        rows = []
+        for row in range(len(cu_seqlens_q) - 1):
+            queries = q[cu_seqlens_q[row] : cu_seqlens_q[row + 1]]
+            keys, values = (x[cu_seqlens_k[row] : cu_seqlens_k[row + 1]] for x in (k, v))
+            assert (len(queries) <= max_seqlen_q, len(keys) <= max_seqlen_k) == (True, True)
+            one = (x.unsqueeze(0) for x in (queries, keys, values))
+            rows.append(attend(*one, backend="reference", causal=causal)[0])
+        return torch.cat(rows)
+
+    return plain, varlen
+
+
+@pytest.fixture
+def kernels(machine, monkeypatch):
+    """A package that computes on a CPU in any numbers, and which of its functions were called."""
+    machine("flash-attn")
+    calls = []
+    module = sys.modules["flash_attn"]
+    module.flash_attn_func, module.flash_attn_varlen_func = of_rows_in_a_line(calls)
+    monkeypatch.setattr(flash, "_package", lambda *_: flash.PACKAGES[-1])
+    return calls
+
+
+SHAPE = {"vocab_size": 11, "seq_len": 9, "embed_dim": 8, "num_layers": 1, "n_heads": 2}
+
+
+def test_rows_of_different_lengths_by_flash(kernels):
+    tokens, lengths = torch.randint(11, (3, 6)), torch.tensor([6, 1, 4])
+    target = torch.randint(11, (3, 5))
+    model = Transformer(TransformerConfig(**SHAPE, n_kv_heads=1), seed=0).eval()
+    expected = model(tokens, target, source_lengths=lengths)
+    model.use_attention("flash")
+    found = model(tokens, target, source_lengths=lengths)
+    torch.testing.assert_close(found, expected)
+    assert kernels == ["varlen", "plain", "varlen"]
+    # Of even rows, none is cut.
+    torch.testing.assert_close(
+        model(tokens, target), model(tokens, target, source_lengths=torch.tensor([6, 6, 6]))
+    )
+    assert kernels[3:] == ["plain"] * 3 + ["varlen", "plain", "varlen"]
+    encoder = Encoder(ModelConfig(**SHAPE), seed=0).eval()
+    expected = encoder(tokens, lengths=lengths)
+    encoder.use_attention("flash")
+    for row, length in enumerate(lengths):
+        torch.testing.assert_close(
+            encoder(tokens, lengths=lengths)[row, :length], expected[row, :length]
+        )
+
+
+def test_uneven_rows_with_a_causal_mask_are_not_flash(kernels):
+    inputs = [torch.zeros(2, 3, 1, 8)] * 3
+    lengths = torch.tensor([3, 1])
+    for options in ({"causal": True}, {"causal": False, "window": 2}):
+        with pytest.raises(
+            BackendError, match=r"rows of different lengths without a causal mask a"
+        ):
+            attend(*inputs, backend="flash", lengths_B=lengths, **options)
+    assert kernels == []

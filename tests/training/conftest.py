@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 from head_tasks import rows_of, write
+from pair_tasks import pair_lines
 
 from gptlab.config import TrainConfig
 from gptlab.config.preparation import WindowConfig
@@ -114,6 +115,41 @@ def head_run(tmp_path, monkeypatch):
                 "learning_rate": 1e-2,
                 "device": "cpu",
                 "precision": "fp32",
+                "quiet": True,
+                **changes,
+            }
+        )
+
+    return make
+
+
+@pytest.fixture
+def pair_run(tmp_path, monkeypatch):
+    """Settings of a tiny run of a Transformer on a file of pairs, with changes."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pairs.tsv").write_text(pair_lines(40))
+
+    def make(**changes: object) -> TrainConfig:
+        return TrainConfig(
+            **{
+                "architecture": "transformer",
+                "train_data": "pairs.tsv",
+                "dev_size": 0.2,
+                "experiment_name": "tiny",
+                "vocab_size": 270,
+                "seq_len": 16,
+                "embed_dim": 16,
+                "num_layers": 1,
+                "n_heads": 2,
+                "batch_tokens": 60,
+                "max_steps": 12,
+                "eval_steps": 5,
+                "log_every": 3,
+                "sample_length": 5,
+                "learning_rate": 1e-2,
+                "device": "cpu",
+                "precision": "fp32",
+                "compile": "off",
                 "quiet": True,
                 **changes,
             }

@@ -58,8 +58,13 @@ def save(
 
     Raises:
         CheckpointError: It can't be written, or something else is at `folder`.
+        ConfigError: The model is a part of an encoder-decoder.
     """
     folder = Path(folder)
+    if isinstance(model, Stack) and model.is_part:
+        raise ConfigError(
+            "the model is a part of an encoder-decoder, which is saved as a whole; save that"
+        )
     require_replaceable(folder)
     target = folder.resolve()
     with writing(folder), staged(target) as partial:
@@ -158,7 +163,8 @@ def load_with_head(
     model = load_model(folder, device=device, attention=attention, own=own)
     if not isinstance(model, Stack):
         raise CheckpointError(
-            f"{folder} is an encoder-decoder, on which no head stands; put one on its encoder"
+            f"{folder} is an encoder-decoder, on which no head stands; give a GPT or an "
+            "encoder alone"
         )
     try:
         return model, load_tokenizer(folder)

@@ -42,6 +42,8 @@ def implied_settings(path: str | Path, *, n_heads: int) -> dict[str, Any]:
         "qk_norm": any(name.endswith("q_norm.weight") for name in tensors),
         "tie_embeddings": "lm_head.weight" not in tensors,
     }
+    if "norm.weight" not in tensors:
+        implied["norm_place"] = "post"
     up = tensors.get("blocks.0.feed_forward.up_proj.weight")
     if up is not None and up.ndim == 2:
         implied["expansion_factor"] = up.shape[0] / up.shape[1]

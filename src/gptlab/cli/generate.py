@@ -1,4 +1,4 @@
-"""gptlab-generate: a prompt in, its continuation out, as it is made."""
+"""gptlab-generate: a prompt in and its continuation out, or a source and its target."""
 
 import sys
 from typing import TYPE_CHECKING, Self
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Self
 from pydantic import PositiveInt, model_validator
 
 from gptlab.cli.arithmetic import ArithmeticChoice, prepared
+from gptlab.cli.beams import BeamChoice
 from gptlab.cli.chat import ChatChoice, chat_template, converse
 from gptlab.cli.draft import DraftChoice, load_drafter
 from gptlab.cli.flags import CommandLine
@@ -13,6 +14,8 @@ from gptlab.cli.load_model import ModelChoice, load_model
 from gptlab.cli.main import run
 from gptlab.cli.prompt import STANDARD_INPUT, note_of_overflow, read_prompt
 from gptlab.cli.sampling_flags import SamplingFlags
+from gptlab.cli.sources import SourceChoice
+from gptlab.cli.targets import answer_sources
 from gptlab.config import SamplingConfig
 from gptlab.config.settings import Source
 from gptlab.errors import ConfigError
@@ -22,22 +25,32 @@ if TYPE_CHECKING:
 
 
 class GenerateCommand(
-    SamplingFlags, DraftChoice, ArithmeticChoice, ChatChoice, ModelChoice, CommandLine
+    SamplingFlags,
+    BeamChoice,
+    SourceChoice,
+    DraftChoice,
+    ArithmeticChoice,
+    ChatChoice,
+    ModelChoice,
+    CommandLine,
 ):
-    """Continue a prompt with a trained model, or talk to one that was trained on conversations."""
+    """Continue a prompt with a trained model, or talk to one that was trained on conversations.
+
+    With an encoder-decoder, turn a source into its target.
+    """
 
     prompt: str = ""
     """Text to continue; without it the model begins a document."""
     prompt_file: Source | None = None
     """File whose text is the prompt, to the last character; - reads standard input."""
     allow_special: bool = False
-    """Turn the names of special tokens in the prompt into their ids, as in '<python>import'."""
+    """Turn the names of special tokens in the prompt or the source into their ids, as in
+    '<python>import'."""
     num_samples: PositiveInt = 1
-    """Continuations of the prompt."""
-    num_beams: PositiveInt | None = None
-    """Search for the likeliest text with so many beams, in place of drawing one."""
+    """Continuations of the prompt, or targets of each source."""
     interactive: bool = False
-    """Go on line by line: each one is added to the text and continued; /help says more."""
+    """Go on line by line: each one is added to the text and continued, or is a source; /help says
+    more."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -48,8 +61,8 @@ class GenerateCommand(
                 f"--num_samples is {self.num_samples}, but a session goes on with one text; leave "
                 "it out, or --interactive"
             )
-        if self.num_beams is not None:
-            self._check_beams()
+        self.check_beams(self.model_fields_set)
+        self.check_sources(self.model_fields_set)
         self.check_chat(self.model_fields_set)
         if self.interactive and self.prompt_file == STANDARD_INPUT:
             raise ConfigError(
@@ -57,15 +70,6 @@ class GenerateCommand(
                 "lines; name a file"
             )
         return self
-
-    def _check_beams(self) -> None:
-        drawing = {*SamplingFlags.model_fields, *DraftChoice.model_fields} - {"length"}
-        others = (drawing - {*CommandLine.model_fields}) | {"chat", "interactive", "num_samples"}
-        if given := sorted(others & self.model_fields_set):
-            raise ConfigError(
-                f"--num_beams is {self.num_beams}, but beam search finds one text and draws none; "
-                f"leave out --{given[0]}"
-            )
 
 
 def main() -> None:
@@ -76,10 +80,12 @@ def main() -> None:
 def _generate(command: GenerateCommand) -> int:
     config = command.sampling()
     prompt = command.prompt if command.prompt_file is None else read_prompt(command.prompt_file)
+    sources = command.sources()
     # Here, so that --help and a bad flag are answered without torch.
     from gptlab.generation import Generator
 
     model, tokenizer = load_model(command)
+    makes_targets = command.check_model(model, command.model_fields_set)
     generator = Generator(
         prepared(model, command),
         tokenizer,
@@ -91,6 +97,16 @@ def _generate(command: GenerateCommand) -> int:
         chat_template=chat_template(command) if command.chat else None,
         allow_special=command.allow_special,
     )
+    if makes_targets:
+        return answer_sources(
+            generator,
+            sources,
+            command.part(SamplingFlags),
+            beams=command,
+            choice=command,
+            copies=command.num_samples,
+            is_session=command.interactive,
+        )
     code = _write(generator, prompt, config, command)
     if generator.acceptance is not None:
         print(generator.acceptance, file=sys.stderr)
@@ -109,7 +125,10 @@ def _write(
         return talk(Session(generator, command.part(SamplingFlags), text=prompt))
     if command.num_beams is not None:
         found = generator.beam_search(
-            prompt, beams=command.num_beams, max_new_tokens=command.length
+            prompt,
+            beams=command.num_beams,
+            max_new_tokens=command.length,
+            length_penalty=command.length_penalty,
         )
         print(f"{prompt}{found[0].text}")
         return 0

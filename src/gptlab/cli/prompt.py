@@ -11,10 +11,19 @@ if TYPE_CHECKING:
     from gptlab.generation import Generator
 
 STANDARD_INPUT = "-"
+_TO_WRITE = {
+    "prompt": "the beginning of a text",
+    "source": "a source on each line",
+    "text": "some text",
+}
 
 
-def read_prompt(name: str) -> str:
+def read_prompt(name: str, *, flag: str = "prompt") -> str:
     """The text of file `name`, or of standard input, as it is.
+
+    Args:
+        name: Which file; - is standard input.
+        flag: What takes such a text itself.
 
     Raises:
         DataError: There is no such file, or it has no text.
@@ -26,7 +35,7 @@ def read_prompt(name: str) -> str:
         text = content.decode("utf-8")
     except FileNotFoundError:
         raise DataError(
-            f"there is no file {name}; name one, or give the text itself with --prompt"
+            f"there is no file {name}; name one, or give the text itself with --{flag}"
         ) from None
     except UnicodeDecodeError as error:
         raise DataError(
@@ -36,9 +45,7 @@ def read_prompt(name: str) -> str:
     if "\0" in text:
         raise DataError(f"{shown} is no text, for it has NUL bytes; name a text file")
     if not text:
-        raise DataError(
-            f"{shown} is empty; write the beginning of a text, or leave --prompt_file out"
-        )
+        raise DataError(f"{shown} is empty; write {_TO_WRITE[flag]}, or leave --{flag}_file out")
     return text
 
 

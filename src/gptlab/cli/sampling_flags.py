@@ -42,9 +42,10 @@ class SamplingFlags(SamplingConfig, CommandLine):
     length: Annotated[
         PositiveInt, Field(validation_alias=AliasChoices("length", "max_new_tokens"))
     ] = 100
-    """Tokens to generate at most."""
+    """Tokens to generate at most; a target has as many as the model has room for."""
     temperature: NonNegativeFloat = 0.8
-    """Divides the logits; 0 always takes the likeliest token."""
+    """Divides the logits; 0 always takes the likeliest token. It is 0 for targets, unless a flag of
+    drawing is given."""
     logit_bias: Annotated[dict[NonNegativeInt, float], BeforeValidator(_biases)] = Field(
         default_factory=dict
     )

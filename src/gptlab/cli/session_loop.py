@@ -7,6 +7,7 @@ from gptlab.cli.chat_session import ChatSession
 from gptlab.cli.line_input import editable_lines, history_file, read_entry, read_paste
 from gptlab.cli.main import INTERRUPTED
 from gptlab.cli.session import Session as TextSession
+from gptlab.cli.source_session import SourceSession
 from gptlab.config.settings import nearest
 from gptlab.errors import ConfigError, DataError, GptlabError
 from gptlab.training.files import replace_text
@@ -27,7 +28,7 @@ A line that ends in a backslash goes on in the next line. Two slashes begin a te
 Ctrl-C stops a continuation and keeps what there is of it."""
 _SLASH = "/"
 
-Session = TextSession | ChatSession
+Session = TextSession | ChatSession | SourceSession
 
 
 def talk(session: Session) -> int:

@@ -3,7 +3,7 @@
 import json
 import shlex
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from gptlab.cli.flags import CommandLine, aliases, given_flags, takes_several
 from gptlab.cli.sampling_flags import SamplingFlags
@@ -17,6 +17,9 @@ class SessionSettings:
     Args:
         flags: Those to begin with.
     """
+
+    without: ClassVar[frozenset[str]] = frozenset()
+    """Names of those that would be of no effect."""
 
     def __init__(self, flags: SamplingFlags) -> None:
         self.flags = flags
@@ -32,8 +35,8 @@ class SessionSettings:
             ConfigError: There is no such setting, or the value is bad.
         """
         field = aliases(SamplingFlags).get(name, name)
-        if field not in _fields():
-            raise ConfigError(f"there is no setting '{name}'; {nearest(name, _fields())}")
+        if field not in self._fields():
+            raise ConfigError(f"there is no setting '{name}'; {nearest(name, self._fields())}")
         changes: Mapping[str, Any] = {field: getattr(self._first_flags, field)}
         if value:
             words = _words(value) if takes_several(SamplingFlags, field) else [value]
@@ -46,11 +49,11 @@ class SessionSettings:
 
     def settings(self) -> list[str]:
         """A line a setting: its name, as `set` takes it, and its value."""
-        return [f"{name} {_shown(getattr(self.flags, name))}" for name in _fields()]
+        return [f"{name} {_shown(getattr(self.flags, name))}" for name in self._fields()]
 
-
-def _fields() -> list[str]:
-    return [name for name in SamplingFlags.model_fields if name not in CommandLine.model_fields]
+    def _fields(self) -> list[str]:
+        left_out = self.without | CommandLine.model_fields.keys()
+        return [name for name in SamplingFlags.model_fields if name not in left_out]
 
 
 def _words(value: str) -> list[str]:

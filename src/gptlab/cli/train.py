@@ -1,4 +1,4 @@
-"""gptlab-train: text in, a trained GPT out."""
+"""gptlab-train: text in, a trained model out."""
 
 from typing import Self
 
@@ -17,12 +17,13 @@ OUT_OF_BAND = 1
 class TrainCommand(TrainConfig, CommandLine):
     """Train a GPT on a text file, a folder of text files, or a prepared dataset.
 
-    Without arguments it trains on the shipped stories.
+    Without arguments it trains on the shipped stories. With --architecture transformer it trains an
+    encoder and a decoder on pairs of texts, and with encoder one that fills in masked tokens.
     """
 
     preset: str | None = None
-    """Named starting point: tiny, toy, nanogpt-char, gpt2, gpt2-medium, gpt2-large, gpt2-xl; or
-    finetune, for a run with init_from."""
+    """Named starting point: tiny, toy, nanogpt-char, gpt2, gpt2-medium, gpt2-large, gpt2-xl,
+    transformer-base; or finetune, for a run with init_from."""
     lr_find: bool = False
     """Instead of training, try learning rates of all sizes on this run, and suggest one."""
     check: bool = False

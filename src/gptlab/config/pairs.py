@@ -7,14 +7,30 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, NonNegativeInt, PositiveInt
 
 from gptlab.config.settings import Settings, Source, several
+from gptlab.errors import ConfigError
 
 TOY_PAIRS_TRAIN = "./toy_data/tiny_pairs_train.tsv"
 TOY_PAIRS_EVAL = "./toy_data/tiny_pairs_test.tsv"
 BATCH_TOKENS = 4096
+# A few words are tokens, but no two digits are: the model learns what each of them says.
 SHIPPED_PAIRS: Mapping[str, Any] = MappingProxyType(
     {
         "train_data": (TOY_PAIRS_TRAIN,),
         "eval_data": TOY_PAIRS_EVAL,
+        "vocab_size": 320,
+        "seq_len": 64,
+        "embed_dim": 128,
+        "num_layers": 2,
+        "n_heads": 4,
+        "residual_init": "zero",
+        "batch_tokens": 2048,
+        "optimizer": "muon",
+        "learning_rate": 5e-3,
+        "momentum": 0.9,
+        "warmup_steps": 50,
+        "epochs": 11,
+        "eval_steps": 300,
+        "max_minutes": 5,
     }
 )
 
@@ -38,3 +54,16 @@ class PairConfig(Settings):
     given."""
     eval_translations: NonNegativeInt = 0
     """Held-out sources whose targets are written at each evaluation, for BLEU and chrF."""
+
+
+def require_files(config: PairConfig, *, eval_data: str) -> None:
+    """Refuse targets without their sources.
+
+    Raises:
+        ConfigError: `eval_data` does not name the sources of `eval_target_data`.
+    """
+    if config.eval_target_data is not None and eval_data == "auto":
+        raise ConfigError(
+            f"eval_target_data is {config.eval_target_data}, but nothing says where its sources "
+            "are; write --eval_data with their file"
+        )

@@ -96,6 +96,34 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "gpt2-medium": {**_GPT2, "embed_dim": 1024, "num_layers": 24, "n_heads": 16},
     "gpt2-large": {**_GPT2, "embed_dim": 1280, "num_layers": 36, "n_heads": 20},
     "gpt2-xl": {**_GPT2, "embed_dim": 1600, "num_layers": 48, "n_heads": 25},
+    # the base model of "Attention Is All You Need", https://arxiv.org/abs/1706.03762, table 3, and
+    # how it was trained, for pairs of one's own: the rate is (512 x 4000)^-0.5 at its peak, and the
+    # batch 25,000 tokens on each side
+    "transformer-base": {
+        "architecture": "transformer",
+        "vocab_size": 37_000,
+        "seq_len": 512,
+        "embed_dim": 512,
+        "num_layers": 6,
+        "n_heads": 8,
+        "positions": "sinusoidal",
+        "norm_place": "post",
+        "activation": "relu",
+        "bias": True,
+        "qk_norm": False,
+        "tie_embeddings": True,
+        "dropout": 0.1,
+        "label_smoothing": 0.1,
+        "schedule": "inverse_sqrt",
+        "learning_rate": 7e-4,
+        "min_learning_rate": 0.0,
+        "warmup_steps": 4000,
+        "beta2": 0.98,
+        "weight_decay": 0.0,
+        "grad_clip": 0.0,
+        "batch_tokens": 50_000,
+        "max_steps": 100_000,
+    },
     # going on from a trained model (--init_from) on a text of its own: small steps, a slow start,
     # and an end as soon as the held-out text says that it learns by heart
     "finetune": {

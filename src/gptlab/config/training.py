@@ -23,7 +23,7 @@ from gptlab.config.heads import FIELDS_OF_WORDS, LANGUAGE_MODEL, OF_NEXT_TOKENS,
 from gptlab.config.learning import LossConfig, OptimizerConfig
 from gptlab.config.masking import MaskConfig
 from gptlab.config.model import Share
-from gptlab.config.pairs import BATCH_TOKENS, SHIPPED_PAIRS, PairConfig
+from gptlab.config.pairs import BATCH_TOKENS, SHIPPED_PAIRS, PairConfig, require_files
 from gptlab.config.presets import implied_by, superseded_by
 from gptlab.config.settings import Seed, Settings, Source, several
 from gptlab.config.transformer import Architecture, TransformerConfig
@@ -212,7 +212,10 @@ class TrainConfig(
         return config
 
     def _check_fit(self) -> None:
-        require_used(self, self.architecture)
+        # The run to go on with knows its architecture, which is not always given again.
+        if not self.resume or "architecture" in self.model_fields_set:
+            require_used(self, self.architecture)
+        require_files(self, eval_data=self.eval_data)
         if self.resume is True and self.overwrite:
             raise ConfigError("--resume and --overwrite exclude each other; write one of them")
         if not self.resume:

@@ -137,9 +137,9 @@ class MaskedSampler(Sampler):
         self._windows, self._masking, self._seed = windows, masking, seed
 
     @property
-    def row_counts(self) -> tuple[int, int]:
+    def most_rows(self) -> int:
         """Those of the windows."""
-        return self._windows.row_counts
+        return self._windows.most_rows
 
     def batch(self, step: int, *, rank: int = 0, world_size: int = 1) -> MaskedBatch:
         """What `rank` of `world_size` processes reads at step `step`.

@@ -53,10 +53,9 @@ class PairSampler(Sampler):
         """The share of the tokens that is filling, in the first epoch."""
 
     @property
-    def row_counts(self) -> tuple[int, int]:
-        """The fewest and the most rows of a batch, over all processes."""
-        counts = np.diff(self._plan.starts, append=len(self.dataset))
-        return int(counts.min()), int(counts.max())
+    def most_rows(self) -> int:
+        """The most rows of a batch, over all processes."""
+        return int(np.diff(self._plan.starts, append=len(self.dataset)).max())
 
     def batch(self, step: int, *, rank: int = 0, world_size: int = 1) -> PairBatch:
         """What `rank` of `world_size` processes reads at step `step`, as wide as for all of them.

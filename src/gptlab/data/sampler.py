@@ -38,8 +38,8 @@ class Sampler(ABC):
 
     @property
     @abstractmethod
-    def row_counts(self) -> tuple[int, int]:
-        """The fewest and the most rows of a batch, over all processes."""
+    def most_rows(self) -> int:
+        """The most rows of a batch, over all processes."""
 
     @abstractmethod
     def batch(self, step: int, *, rank: int = 0, world_size: int = 1) -> AnyBatch:
@@ -68,9 +68,9 @@ class RowSampler(Sampler):
         self.num_windows, self.batch_size = num_windows, batch_size
 
     @property
-    def row_counts(self) -> tuple[int, int]:
-        """The same twice."""
-        return self.batch_size, self.batch_size
+    def most_rows(self) -> int:
+        """Those of every batch."""
+        return self.batch_size
 
     @abstractmethod
     def rows(self, places: Sequence[int]) -> AnyBatch:

@@ -1,7 +1,8 @@
 """A model's text: sampling, streaming, and the generator that a user talks to."""
 
+from gptlab.generation.completions import Completion
 from gptlab.generation.drafts import Drafter, LookupDrafter, ModelDrafter
-from gptlab.generation.generator import Completion, Generator
+from gptlab.generation.generator import Generator
 from gptlab.generation.requests import Request
 from gptlab.generation.rows import Token
 from gptlab.generation.scheduler import Scheduler

@@ -29,6 +29,7 @@ class _Name(NamedTuple):
     dtype: torch.dtype
     shape: torch.Size
     places: int
+    of_source: int
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,10 @@ class RecordedSteps:
         memories: Sequence[Memory],
     ) -> Tensor:
         """What the step gives, in memory that the next call overwrites."""
-        memory = tuple(tensor.data_ptr() for tensor in (*keys, *values))
-        name = _Name(memory, keys[0].dtype, keys[0].shape, len(places_S))
+        remembered = [tensor for memory in memories for tensor in (memory.keys, memory.values)]
+        memory = tuple(tensor.data_ptr() for tensor in (*keys, *values, *remembered))
+        of_source = remembered[0].shape[1] if remembered else 0
+        name = _Name(memory, keys[0].dtype, keys[0].shape, len(places_S), of_source)
         with torch.cuda.device(tokens_B1.device):
             recording = self._recordings.get(name)
             if recording is None:

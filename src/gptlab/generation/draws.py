@@ -43,7 +43,7 @@ def _choose_allowed(rows: Sequence[Row], logits_BV: Tensor, uniforms: Sequence[f
             logits_BV,
             config,
             torch.tensor(uniforms, dtype=torch.float64),
-            contexts=[row.ids for row in rows],
+            contexts=[row.text_ids for row in rows],
             new=[row.new for row in rows],
             banned=rows[0].banned,
             allowed_BV=allowed_BV,

@@ -1,13 +1,10 @@
 """What a user talks to: text in, text out."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import overload
 
 import torch
-from torch import Tensor
 
 from gptlab import interop
 from gptlab.config import SamplingConfig
@@ -15,44 +12,19 @@ from gptlab.errors import ConfigError
 from gptlab.generation.beam import beam_search
 from gptlab.generation.chat import Messages, answer_text, fitted, open_messages, template_beside
 from gptlab.generation.compiling import Compile, Compiler
+from gptlab.generation.completions import Completion, Found, texts_of_beams
 from gptlab.generation.drafts import Drafter
 from gptlab.generation.engine import continue_rows
-from gptlab.generation.rows import Ending, Row, Token
+from gptlab.generation.prompts import Prompts
+from gptlab.generation.rows import Row, Token
 from gptlab.generation.speculative import Acceptance, Speculator
 from gptlab.generation.steps import reader_of
-from gptlab.generation.stream import TextStream
-from gptlab.generation.texts import RowText, make_rows
-from gptlab.generation.vocabulary import unknown_ids
+from gptlab.generation.texts import RowText
 from gptlab.model import Network, Transformer
 from gptlab.tokenizer import Tokenizer
-from gptlab.tokenizer.base import SpecialNames
 from gptlab.tokenizer.chat import ChatEncoder, ChatTemplate
-from gptlab.tokenizer.pair import end_id, source_of, start_id
 
 _DEFAULT = SamplingConfig()
-
-
-@dataclass(frozen=True)
-class Completion:
-    """What follows a prompt, and how it came about."""
-
-    text: str
-    """Without a stop text."""
-    tokens: tuple[Token, ...]
-    """All that were drawn, those of a stop text included; with log-probabilities if asked for."""
-    ending: Ending
-    """`eos`, `stop`, or `length` if it got as many tokens as it may."""
-
-
-@dataclass(frozen=True)
-class Found:
-    """A text that beam search found."""
-
-    text: str
-    log_probability: float
-    """Of its tokens after the prompt, in nats."""
-    score: float
-    """What it was ranked by."""
 
 
 class Generator:
@@ -95,7 +67,7 @@ class Generator:
         self.tokenizer = tokenizer
         self.chat_template = chat_template
         """How its conversations are written."""
-        self._allowed_special: SpecialNames = "all" if allow_special else ()
+        self._prompts = Prompts(model, tokenizer, allow_special=allow_special)
         reader = reader_of(model)
         self.compiler = Compiler(reader, compile=compile)
         """Whether single tokens are read by compiled code."""
@@ -197,9 +169,14 @@ class Generator:
         """What turns conversations into this model's ids.
 
         Raises:
-            ConfigError: The model has no chat template.
+            ConfigError: The model has no chat template, or is no GPT.
             TokenizerError: The tokenizer lacks a token of the template.
         """
+        if isinstance(self.model, Transformer):
+            raise ConfigError(
+                "a conversation is for GPTs, and this model turns sources into targets; use "
+                "generate"
+            )
         if self.chat_template is None:
             raise ConfigError(
                 "the model has no chat template; name the one it was trained with, as in "
@@ -229,29 +206,26 @@ class Generator:
     ) -> list[Found]:
         """The likeliest texts that follow `prompt`, best first, by `beam.beam_search`.
 
+        A target has as many tokens as the model has room for at most.
+
         Raises:
             ConfigError: A number is out of range, or all would exceed the model's seq_len.
             GenerationError: The model's logits are NaN.
         """
-        (row,) = self.make_rows([self.encode_prompt(prompt)], SamplingConfig())
+        config = SamplingConfig(max_new_tokens=max_new_tokens)
+        (row,) = self.make_rows([self.encode_prompt(prompt)], config)
         ids, eos_id = row.ids, self.tokenizer.eos_id
         found = beam_search(
             self.model,
             ids,
             source=row.source,
             beams=beams,
-            max_new_tokens=max_new_tokens,
+            max_new_tokens=row.config.max_new_tokens,
             eos_id=eos_id,
             length_penalty=length_penalty,
-            unknown_V=self._unknown_V,
+            unknown_V=self._prompts.unknown_V,
         )
-        texts = []
-        for beam in found:
-            stream = TextStream(self.tokenizer, prompt=ids)
-            pieces = [stream.push(token) for token in beam.ids if token != eos_id]
-            text = "".join(pieces) + stream.finish()
-            texts.append(Found(text, beam.log_probability, beam.score))
-        return texts
+        return texts_of_beams(found, self.tokenizer, prompt=ids, eos_id=eos_id)
 
     def encode_prompt(self, prompt: str) -> list[int]:
         """Ids of `prompt`; for an empty one the token that stands between documents.
@@ -262,17 +236,7 @@ class Generator:
             ConfigError: The prompt is empty and the vocabulary has no such token.
             TokenizerError: There is no token that ends a source.
         """
-        if isinstance(self.model, Transformer):
-            of_sources = source_of(self.tokenizer)
-            ids = of_sources.encode(prompt, allowed_special=self._allowed_special)
-            return [*ids, end_id(of_sources)]
-        ids = self.tokenizer.encode(prompt, allowed_special=self._allowed_special)
-        if ids:
-            return ids
-        start = self.tokenizer.bos_id if self.tokenizer.eos_id is None else self.tokenizer.eos_id
-        if start is None:
-            raise ConfigError("the prompt is empty; give it some text")
-        return [start]
+        return self._prompts.encode(prompt)
 
     def make_rows(
         self,
@@ -281,26 +245,8 @@ class Generator:
         *,
         eos_id: int | None = None,
     ) -> list[Row]:
-        """What `texts.make_rows` makes of prompts of ids for this model and tokenizer."""
-        sources = None
-        if isinstance(self.model, Transformer):
-            sources, prompts = prompts, [[start_id(self.tokenizer)]] * len(prompts)
-            room = self.model.config.seq_len - 1
-            config = config.replace(max_new_tokens=min(config.max_new_tokens, room))
-        return make_rows(
-            self.tokenizer,
-            prompts,
-            config,
-            sources=sources,
-            vocab_size=self.model.config.vocab_size,
-            unknown_V=self._unknown_V,
-            eos_id=eos_id,
-        )
-
-    @cached_property
-    def _unknown_V(self) -> Tensor | None:
-        vocab_size, device = self.model.config.vocab_size, self.model.device
-        return unknown_ids(self.tokenizer, vocab_size, device=device)
+        """What is continued of prompts of ids, as `encode_prompt` gives them."""
+        return self._prompts.rows(prompts, config, eos_id=eos_id)
 
     def _continue(self, rows: Sequence[Row]) -> Iterator[tuple[Row, Token]]:
         if self._speculator is not None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Literal, NamedTuple, Self
 
 from gptlab.config import SamplingConfig
-from gptlab.generation.generator import Completion
+from gptlab.generation.completions import Completion
 from gptlab.generation.rows import Ending, Row, Token
 from gptlab.generation.texts import RowText
 from gptlab.tokenizer import Tokenizer

@@ -102,6 +102,11 @@ class Row:
         return Reading(self.source, tuple(self.ids[-seq_len:]))
 
     @property
+    def text_ids(self) -> list[int]:
+        """The ids that its text is made of: of a target all but the one that it begins with."""
+        return self.ids[1:] if self.source else self.ids
+
+    @property
     def new_ids(self) -> list[int]:
         """The ids that it got."""
         return self.ids[self._prompt_length :]

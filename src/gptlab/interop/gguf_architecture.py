@@ -69,6 +69,8 @@ def architecture_of(config: ModelConfig) -> Architecture:
 
 
 def _check_everywhere(config: ModelConfig) -> None:
+    if config.norm_place != "pre":
+        raise _refused("norm_place", config, remedy="--norm_place pre")
     if config.logit_soft_cap is not None:
         raise _refused("logit_soft_cap", config, remedy="no --logit_soft_cap")
     if config.window is not None and config.window < config.seq_len:

@@ -151,9 +151,11 @@ def _sdpa(
     dropout: float,
 ) -> Tensor:
     length, key_length = q_BTHK.shape[1], k_BSHK.shape[1]
-    square = causal and mask_BTS is None and length == key_length
+    is_causal = False
     # SDPA aligns its own causal mask to the first key, and one query at the end sees every key.
-    if causal and not square and not (mask_BTS is None and length == 1):
+    if causal and mask_BTS is None and length == key_length:
+        is_causal = True
+    elif causal and not (mask_BTS is None and length == 1):
         mask_BTS = _with_causal(mask_BTS, length, key_length, q_BTHK.device)
     output_BHTK = F.scaled_dot_product_attention(
         q_BTHK.transpose(1, 2),
@@ -161,7 +163,7 @@ def _sdpa(
         v_BSHK.transpose(1, 2),
         attn_mask=None if mask_BTS is None else mask_BTS.unsqueeze(1),
         dropout_p=dropout,
-        is_causal=square,
+        is_causal=is_causal,
         enable_gqa=bool(q_BTHK.shape[2] != k_BSHK.shape[2]),
     )
     return output_BHTK.transpose(1, 2)

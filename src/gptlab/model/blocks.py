@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from gptlab.config import ModelConfig
 from gptlab.model.cache import LayerCache, Memory
+from gptlab.model.dropout import Dropout
 from gptlab.model.linear import Linear
 from gptlab.model.multi_head import Attention, Context, CrossAttention
 
@@ -72,7 +73,7 @@ class Block(nn.Module):
             self.cross_attention = CrossAttention(config)
         self.feed_forward_norm = make_norm(config)
         self.feed_forward = FeedForward(config)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.is_parallel = config.parallel_residual
         self.is_pre = config.norm_place == "pre"
         self.is_recomputed = False
@@ -93,6 +94,11 @@ class Block(nn.Module):
         read_BTD = x_BTD if self.is_parallel else between_BTD
         fed_BTD = self.feed_forward(self._before(self.feed_forward_norm, read_BTD))
         return self._after(self.feed_forward_norm, between_BTD + self.dropout(fed_BTD))
+
+    def remember(self, memory_BSD: Tensor, lengths_B: Tensor | None) -> Memory:
+        """What a decoder's block reads of a memory, as `CrossAttention.remember`."""
+        assert self.cross_attention is not None
+        return self.cross_attention.remember(memory_BSD, lengths_B)
 
     def _before(self, norm: nn.Module, x_BTD: Tensor) -> Tensor:
         read: Tensor = norm(x_BTD) if self.is_pre else x_BTD

@@ -100,8 +100,13 @@ class KVCache:
         """Keep what each layer reads of the rows' sources, which have `lengths` tokens.
 
         Raises:
-            ConfigError: A source is longer than there is room for.
+            ConfigError: There are other than the cache's rows, or a source is longer than there is
+                room for.
         """
+        if len(lengths) != len(self):
+            raise ConfigError(
+                f"{len(lengths)} sources came, but the cache has {len(self)} rows; give one a row"
+            )
         longest = max(lengths)
         if longest > self.memory_capacity:
             raise ConfigError(
@@ -119,7 +124,7 @@ class KVCache:
         yield from chain.from_iterable(self._memories)
 
     def erase(self, row: int) -> None:
-        """Empty a row that may hold numbers which are not finite.
+        """Empty a row that may hold numbers which are not finite; it has no source either then.
 
         A place that is masked out has the weight 0, and 0 times NaN is NaN: they would come
         through to the row's next tenant.
@@ -127,6 +132,7 @@ class KVCache:
         for tensor in self._tensors():
             tensor[row] = 0
         self.shorten(row, 0)
+        self._all_memory_lengths[self._first + row] = 0
 
     def copy_row(self, source: int, target: int) -> None:
         """Make row `target` what row `source` is."""

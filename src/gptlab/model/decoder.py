@@ -10,10 +10,8 @@ import torch
 from torch import Tensor
 
 from gptlab.errors import ConfigError
-from gptlab.model.blocks import Block
 from gptlab.model.cache import KVCache, Memory
 from gptlab.model.gpt import GPT
-from gptlab.model.multi_head import CrossAttention
 
 
 class Decoder(GPT):
@@ -35,10 +33,10 @@ class Decoder(GPT):
         Raises:
             ConfigError: There is no such cache; or as a GPT's.
         """
-        if cache is None or not cache.memories():
+        if cache is None or not all(cache.memory_lengths):
             raise ConfigError(
                 "a decoder reads targets beside a source; call the Transformer that it is of, or "
-                "give a cache that remembers one"
+                "give a cache that remembers one for each row"
             )
         return super().hidden_states(
             tokens, cache=cache, counts=counts, documents=documents, positions=positions
@@ -62,9 +60,4 @@ class Decoder(GPT):
 
     def remember(self, memory_BSD: Tensor, *, lengths: Tensor | None = None) -> list[Memory]:
         """What each layer reads of sources, for `KVCache.remember`."""
-        return [_cross(block).remember(memory_BSD, lengths) for block in self.all_blocks]
-
-
-def _cross(block: Block) -> CrossAttention:
-    assert block.cross_attention is not None
-    return block.cross_attention
+        return [block.remember(memory_BSD, lengths) for block in self.all_blocks]

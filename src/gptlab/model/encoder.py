@@ -53,14 +53,18 @@ class Encoder(Stack):
             lengths: (B,) int64, how many tokens of each row are no filling; all if None.
 
         Raises:
-            ConfigError: There are more tokens than seq_len.
+            ConfigError: There are more tokens than seq_len, or not a length for each row.
         """
         return self.logits(self.hidden_states(tokens, lengths=lengths))
 
     def hidden_states(self, tokens: Tensor, *, lengths: Tensor | None = None) -> Tensor:
         """What `logits` turns into logits: the last norm's output, (B, T, D); as `forward`."""
-        T = tokens.shape[1]
+        B, T = tokens.shape
         self._require_room(T)
+        if lengths is not None and lengths.shape != (B,):
+            raise ConfigError(
+                f"lengths are {tuple(lengths.shape)}, but {B} rows came; give one for each row"
+            )
         positions = torch.arange(T, device=tokens.device)
         context = self._context(positions)._replace(is_causal=False, lengths_B=lengths)
         return self._transform(tokens, positions, context)

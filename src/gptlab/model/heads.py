@@ -5,7 +5,7 @@ Letters: B batch, T length, D model width, C labels, K values.
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,9 +15,7 @@ from gptlab.config.heads import IGNORED, OWN, HeadSettings
 from gptlab.errors import ConfigError
 from gptlab.model.head import Head
 from gptlab.model.init import initialise
-
-if TYPE_CHECKING:
-    from gptlab.model.stack import Stack
+from gptlab.model.stack import Stack, require_alone
 
 
 class ClassificationHead(Head):
@@ -175,7 +173,7 @@ def head_class(settings: HeadSettings, own: type[Head] | None = None) -> type[He
 
 
 def add_head(
-    model: "Stack",
+    model: Stack,
     settings: HeadSettings,
     *,
     own: type[Head] | None = None,
@@ -192,12 +190,14 @@ def add_head(
         seed: Of its weights; torch's global generator draws them if None.
 
     Raises:
-        ConfigError: See `head_class`; or it has too few labels, or odd parameters.
+        ConfigError: See `head_class`; or it has too few labels, or odd parameters; or the model is
+            an encoder-decoder.
     """
     kind = head_class(settings, own)
     if kind is None:
         model.head = None
         return
+    require_alone(model, "have a head")
     head = kind(settings, width=model.config.embed_dim)
     # Other numbers than those that the embedding begins with.
     initialise(nn.ModuleDict({"head": head}), model.config, seed=None if seed is None else seed + 1)

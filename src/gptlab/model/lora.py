@@ -24,7 +24,7 @@ from gptlab.model.init import initialise
 from gptlab.model.linear import Linear, is_compiled_row, linear
 from gptlab.model.network import Network
 from gptlab.model.quantized import QuantizedLinear
-from gptlab.model.stack import AnyStack, Stack
+from gptlab.model.stack import AnyStack, Stack, require_alone
 
 _ADAPTER = re.compile(r".*\.lora_[ab]")
 
@@ -102,8 +102,10 @@ def add_lora(model: Stack, lora: LoRA, *, seed: int | None = None) -> None:
         seed: Of the adapters' A; torch's global generator draws them if None.
 
     Raises:
-        ConfigError: The model is quantized, has adapters already, or not one of those projections.
+        ConfigError: The model is an encoder-decoder, is quantized, has adapters already, or not one
+            of those projections.
     """
+    require_alone(model, "have adapters")
     require_plain(model, "adapt")
     has = {name.rpartition(".")[2] for name, _ in _projections(model)}
     if missing := set(lora.modules) - has:

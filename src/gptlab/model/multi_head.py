@@ -3,8 +3,9 @@
 Letters: B batch, T query length, S key length, D model width, H heads, K head width.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -105,9 +106,9 @@ class Attention(MultiHead):
     def weights(self, x_BTD: Tensor, context: Context) -> Tensor:
         """How much each token takes of each, (B, H, T, T) float32, without a cache."""
         q_BTHK, k_BTHK, _ = self._project(x_BTD, context)
-        return attention_weights(
-            q_BTHK.float(),
-            k_BTHK.float(),
+        return _weights(
+            q_BTHK,
+            k_BTHK,
             causal=context.is_causal and context.mask_BTS is None,
             window=context.window,
             mask_BTS=context.mask_BTS,
@@ -162,6 +163,10 @@ class CrossAttention(MultiHead):
     def weights(self, x_BTD: Tensor, memory: Memory) -> Tensor:
         """How much each token takes of each of the source, (B, H, T, S) float32."""
         q_BTHK = self.q_norm(self._heads(self.q_proj(x_BTD)))
-        return attention_weights(
-            q_BTHK.float(), memory.keys.float(), causal=False, lengths_B=memory.lengths_B
-        )
+        return _weights(q_BTHK, memory.keys, causal=False, lengths_B=memory.lengths_B)
+
+
+def _weights(q_BTHK: Tensor, k_BSHK: Tensor, **rules: Any) -> Tensor:
+    """`attention_weights` in float32, whatever the arithmetic of those who ask."""
+    with torch.autocast(q_BTHK.device.type, enabled=False):
+        return attention_weights(q_BTHK.float(), k_BSHK.float(), **rules)

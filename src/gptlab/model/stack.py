@@ -15,6 +15,7 @@ from gptlab.config import ModelConfig
 from gptlab.errors import ConfigError
 from gptlab.model.blocks import Block, make_norm
 from gptlab.model.cache import LayerCache
+from gptlab.model.dropout import Dropout
 from gptlab.model.init import initialise
 from gptlab.model.linear import Embedding, Linear
 from gptlab.model.multi_head import Context
@@ -56,13 +57,15 @@ class Stack(Network):
     ) -> None:
         super().__init__()
         self.config = config
+        self.has_logits = has_logits
+        """Whether its hidden states become logits."""
         # In a tuple it is no part of this module, and what the lender has instead one day is found.
         self._lender = () if lender is None else (lender,)
         if lender is None:
             self.embedding = Embedding(config.vocab_size, config.embed_dim)
         if config.positions == "learned":
             self.position_embedding = nn.Embedding(config.seq_len, config.embed_dim)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.blocks = nn.ModuleList(
             Block(config, has_memory=self.has_memory) for _ in range(config.num_layers)
         )
@@ -74,6 +77,11 @@ class Stack(Network):
         for name, table in self._position_tables().items():
             self.register_buffer(name, table.to(self.device), persistent=False)
         initialise(self, config, seed=seed)
+
+    @property
+    def is_part(self) -> bool:
+        """Whether it is the encoder or the decoder of an encoder-decoder, and nothing alone."""
+        return self.has_memory or not self.has_logits
 
     @property
     def all_blocks(self) -> Sequence[Block]:
@@ -105,7 +113,7 @@ class Stack(Network):
         """
         config = self.config
         weights = sum(size for name, size in self._sizes().items() if "_proj.weight" in name)
-        if config.tie_embeddings or hasattr(self, "lm_head"):
+        if self.has_logits:
             weights += config.vocab_size * config.embed_dim
         attentions = config.num_layers * (2 if self.has_memory else 1)
         return 6 * weights + 12 * attentions * config.n_heads * config.head_dim * config.seq_len
@@ -172,3 +180,15 @@ class Stack(Network):
         limit = self.config.seq_len
         if end > limit:
             raise ConfigError(f"{end} tokens exceed the model's seq_len of {limit}; give fewer")
+
+
+def require_alone(model: Network, what: str) -> None:
+    """Refuse what is done with one stack of blocks, of which nothing else is a part.
+
+    Raises:
+        ConfigError: The model is an encoder-decoder, or a part of one; `what` it can't do.
+    """
+    if not isinstance(model, Stack) or model.is_part:
+        raise ConfigError(
+            f"an encoder-decoder, or a part of one, can't {what}; give a GPT or an encoder alone"
+        )

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gptlab.errors import ConfigError
-from gptlab.model.stack import AnyStack
+from gptlab.model.stack import AnyStack, require_alone
 
 
 def grow_vocabulary(model: AnyStack, vocab_size: int, *, seed: int = 0) -> AnyStack:
@@ -28,8 +28,10 @@ def grow_vocabulary(model: AnyStack, vocab_size: int, *, seed: int = 0) -> AnySt
         seed: Seed of the new rows, the same on every device up to rounding.
 
     Raises:
-        ConfigError: `vocab_size` is less than the model's, or the model is quantized.
+        ConfigError: `vocab_size` is less than the model's, or the model is quantized or an
+            encoder-decoder.
     """
+    require_alone(model, "get a larger vocabulary")
     if model.quantization is not None:
         raise ConfigError(
             f"the model has {model.quantization.bits} bits a weight, and such a one does not grow; "

@@ -98,7 +98,7 @@ def _filled(
     ids: Tensor,
     candidates: int,
 ) -> tuple[str, list[list[Candidate]]]:
-    """The text of `row` with the likeliest tokens at N `places`, and those of `ids` likely at each."""
+    """The text of `row` with the likeliest tokens at N `places`, and of `ids` the likely ones."""
     shares_NV = logits_NV[:, ids].softmax(dim=-1)
     likeliest = shares_NV.topk(min(candidates, len(ids)), dim=-1)
     tokens_N = ids[likeliest.indices].tolist()

@@ -102,6 +102,11 @@ def source_of(tokenizer: Tokenizer) -> Tokenizer:
     return tokenizer.source if isinstance(tokenizer, PairTokenizer) else tokenizer
 
 
+def target_of(tokenizer: Tokenizer) -> Tokenizer:
+    """What encodes targets, with all that it has beside the methods of every tokenizer."""
+    return tokenizer.target if isinstance(tokenizer, PairTokenizer) else tokenizer
+
+
 def start_id(tokenizer: Tokenizer) -> int:
     """What a target begins with: the beginning of a sequence, or where there is none the end.
 

@@ -33,13 +33,13 @@ def choose_computation(session: Session) -> tuple[Session, Forward]:
             _fastest_attention(session) if ranks.is_first else None
         )
         session.model.use_attention(chosen["attention"])
-    fewest, most = session.sampler.row_counts
+    most = session.sampler.most_rows
     rows = -(-most // ranks.size)
     parts = choose_parts(
         config,
         rows,
-        # A process that would have no row gets one that counts for nothing.
-        fewest=max(1, fewest // ranks.size),
+        # Batches of fewer rows have fewer parts.
+        fewest=max(1, most // ranks.size),
         try_out=lambda count: probe(session, session.module, rows=count),
         ranks=ranks,
         device=session.arithmetic.device,
@@ -63,7 +63,11 @@ def _fastest_attention(session: Session) -> str:
     if config.deterministic:
         # By rule, and not by stopwatch.
         return AUTO
-    rows = -(-config.batch_size // session.ranks.size)
+    size = config.batch_size
+    if session.inputs.pairs is not None:
+        # As many rows of full length as there are tokens on each side.
+        size = -(-session.tokens_per_step // (2 * config.seq_len))
+    rows = -(-size // session.ranks.size)
     if config.micro_batch_size is not None:
         rows = config.micro_batch_size if isinstance(config.micro_batch_size, int) else 1
     elif config.gradient_accumulation_steps is not None:

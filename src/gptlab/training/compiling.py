@@ -80,6 +80,7 @@ def _compiled(session: Session, mode: str) -> Forward:
         try_out=lambda forward: probe(session, forward, travels=False),
         say=session.say,
         ranks=session.ranks,
+        dynamic=session.inputs.pairs is not None,
     )
 
 
@@ -90,6 +91,7 @@ def choose_forward(
     try_out: Callable[[Forward], object],
     say: Callable[[str], None],
     ranks: Ranks,
+    dynamic: bool = False,
 ) -> Forward:
     """The forward pass of `module`, compiled if `mode` says so.
 
@@ -100,6 +102,7 @@ def choose_forward(
             gradients may travel in it, as one process may fail where others do not.
         say: Told in a line of a fallback.
         ranks: The processes of the job.
+        dynamic: Whether batches differ in shape, for all of which the same code is made.
 
     Raises:
         BackendError: Compiling fails, and `mode` is `on` or the module is sharded: those who come
@@ -112,7 +115,7 @@ def choose_forward(
     try:
         # Former runs of this process would make shapes dynamic, and in the end give up.
         torch.compiler.reset()
-        compiled = torch.compile(module, dynamic=False)
+        compiled = torch.compile(module, dynamic=dynamic)
         try_out(compiled)
     except Exception as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)

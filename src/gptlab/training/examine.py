@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -98,7 +98,7 @@ def _evaluate(session: Session, interrupt: Interrupt) -> AnyEvaluation:
             ranks=ranks,
             before_batch=before_batch,
         )
-        return _with_scores(session, evaluation)
+        return _with_scores(session, evaluation, before_batch)
     if labelled is not None:
         assert isinstance(session.objective, HeadObjective)
         return evaluate_head(
@@ -131,7 +131,9 @@ def _evaluate(session: Session, interrupt: Interrupt) -> AnyEvaluation:
     )
 
 
-def _with_scores(session: Session, evaluation: PairEvaluation) -> PairEvaluation:
+def _with_scores(
+    session: Session, evaluation: PairEvaluation, before_batch: Callable[[], None]
+) -> PairEvaluation:
     """`evaluation` with BLEU and chrF of what the model writes, where the run asks for them."""
     pairs, count = session.inputs.pairs, session.config.eval_translations
     if pairs is None or not count:
@@ -139,7 +141,9 @@ def _with_scores(session: Session, evaluation: PairEvaluation) -> PairEvaluation
     chosen = [pairs.evaluation.texts(number) for number in range(min(count, len(pairs.evaluation)))]
     sources, expected = zip(*chosen, strict=True)
     with _generator(session) as generator:
-        written = write_targets(generator, sources, length=session.config.seq_len)
+        written = write_targets(
+            generator, sources, length=session.config.seq_len, before_batch=before_batch
+        )
     scores = score_texts(written, expected)
     return replace(evaluation, bleu=scores.bleu, chrf=scores.chrf)
 
@@ -148,9 +152,11 @@ def _with_scores(session: Session, evaluation: PairEvaluation) -> PairEvaluation
 def _generator(session: Session) -> Iterator[Generator]:
     """What writes with the run's model, which is in the mode that it was in afterwards."""
     was_training = session.model.training
-    with session.arithmetic.autocast():
-        yield Generator(session.model, session.inputs.tokenizer, compile="off")
-    session.model.train(was_training)
+    try:
+        with session.arithmetic.autocast():
+            yield Generator(session.model, session.inputs.tokenizer, compile="off")
+    finally:
+        session.model.train(was_training)
 
 
 def _break_off_if_asked(interrupt: Interrupt, ranks: Ranks) -> None:

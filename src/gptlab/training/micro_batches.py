@@ -53,7 +53,7 @@ def choose_parts(
     Args:
         config: With `gradient_accumulation_steps`, `micro_batch_size` or neither.
         rows: Those of the process that has most.
-        fewest: Those of the process that has fewest, in any batch.
+        fewest: Those of the process that has fewest, at the same time.
         try_out: Runs forward and backward on that many rows, and leaves no gradient behind, not
             even where it fails.
         ranks: The processes, which try at the same time.

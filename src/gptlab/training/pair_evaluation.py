@@ -1,10 +1,14 @@
-"""How good a Transformer is on held-out pairs: its loss, and how much of the targets it finds."""
+"""How good a Transformer is on held-out pairs: its loss, and how much of the targets it finds.
+
+Letters: B batch, T target length, N targets of a batch in a row, D model width.
+"""
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from gptlab.data.pairs import PairDataset
 from gptlab.training.evaluate import dealt
@@ -65,6 +69,7 @@ def evaluate_pairs(
     model, device = objective.model, objective.arithmetic.device
     was_training = model.training
     model.eval()
+    # Those of rows, and their number.
     sums = torch.zeros(5, dtype=torch.float64)
     longest = int((dataset.source_lengths + dataset.target_lengths).max())
     batches = dataset.batches(batch_tokens=max(batch_tokens, longest))
@@ -72,12 +77,13 @@ def evaluate_pairs(
         for arrays, is_mine in dealt(batches, ranks):
             before_batch()
             batch = DeviceBatch.of(arrays).each(lambda part: part.to(device))
-            found = _sums(objective, batch)
+            rows_B4 = row_scores(objective, batch)
             if is_mine:
-                sums += found
+                sums[:4] += rows_B4.sum(dim=0)
+                sums[4] += len(rows_B4)
     finally:
         model.train(was_training)
-    nats, tokens, right, rows, whole = ranks.sum(sums).tolist()
+    nats, tokens, right, whole, rows = ranks.sum(sums).tolist()
     loss = nats / tokens
     return PairEvaluation(
         loss=loss,
@@ -88,23 +94,33 @@ def evaluate_pairs(
     )
 
 
-def _sums(objective: PairObjective, batch: DeviceBatch) -> torch.Tensor:
-    """Nats, tokens, right tokens, targets and right targets of a batch, (5,) float64."""
+@torch.no_grad()
+def row_scores(objective: PairObjective, batch: DeviceBatch) -> Tensor:
+    """Of each pair: its nats, its tokens, how many are right, and 1 if all are; (B, 4) float64.
+
+    Of equally likely tokens that with the lower id counts, as in greedy generation. Logits are
+    held of `loss_chunk` tokens at a time, where the objective has one.
+    """
     assert batch.weights is not None
-    logits_BTV = objective.logits(batch)
+    model, arithmetic, targets_N = objective.model, objective.arithmetic, batch.targets.flatten()
+    chunk = objective.config.loss_chunk or len(targets_N)
+    with arithmetic.autocast():
+        hidden_ND = objective.states(batch).flatten(0, 1)
+    nats, right = [], []
+    for hidden, targets in zip(
+        torch.split(hidden_ND, chunk), torch.split(targets_N, chunk), strict=True
+    ):
+        with arithmetic.autocast():
+            logits = model.logits(hidden)
+        nats.append(target_losses(logits, targets).nats)
+        right.append(logits.argmax(dim=-1) == targets)
     counts_BT = batch.weights > 0
-    nats_BT = target_losses(logits_BTV, batch.targets).nats * batch.weights
-    right_BT = logits_BTV.argmax(dim=-1) == batch.targets
-    return (
-        torch.stack(
-            [
-                nats_BT.sum(),
-                counts_BT.sum(),
-                (right_BT & counts_BT).sum(),
-                torch.tensor(len(counts_BT), device=counts_BT.device),
-                (right_BT | ~counts_BT).all(dim=1).sum(),
-            ]
-        )
-        .cpu()
-        .double()
+    nats_BT = torch.cat(nats).view(counts_BT.shape) * counts_BT
+    right_BT = torch.cat(right).view(counts_BT.shape)
+    parts = (
+        nats_BT.sum(dim=1),
+        counts_BT.sum(dim=1),
+        (right_BT & counts_BT).sum(dim=1),
+        (right_BT | ~counts_BT).all(dim=1),
     )
+    return torch.stack([part.float() for part in parts], dim=1).cpu().double()

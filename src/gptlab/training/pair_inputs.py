@@ -8,6 +8,7 @@ from gptlab.config.training import AUTO
 from gptlab.corpus.pairs import Pair, PairFields, read_pairs
 from gptlab.data.labelled_rows import split_rows
 from gptlab.data.pairs import PairDataset
+from gptlab.errors import ConfigError
 from gptlab.tokenizer import Tokenizer, load_tokenizer
 from gptlab.tokenizer.pair import PairTokenizer, source_of
 from gptlab.training.inputs import Inputs, PairInputs
@@ -54,18 +55,33 @@ def read_named(files: Sequence[str], targets: Sequence[str], config: TrainConfig
     return read_pairs(files, fields=fields, targets=targets, errors=config.errors)
 
 
+def held_out_pairs(config: TrainConfig) -> list[Pair]:
+    """The pairs that a run is evaluated on.
+
+    Raises:
+        DataError: A file is missing, damaged, or has no pairs.
+    """
+    if config.eval_data != AUTO:
+        return _read_held_out(config)
+    return split_rows(read_named(config.train_data, config.target_data, config), config.dev_size)[1]
+
+
 def _read(config: TrainConfig, say: Say) -> tuple[list[Pair], list[Pair]]:
     """The pairs to train on, and those held out."""
     pairs = read_named(config.train_data, config.target_data, config)
     if config.eval_data != AUTO:
-        targets = () if config.eval_target_data is None else (config.eval_target_data,)
-        return pairs, read_named((config.eval_data,), targets, config)
+        return pairs, _read_held_out(config)
     train, held_out = split_rows(pairs, config.dev_size)
     say(
         f"evaluation pairs: {len(held_out):,} of {len(pairs):,}, held out (--eval_data names "
         "others)"
     )
     return train, held_out
+
+
+def _read_held_out(config: TrainConfig) -> list[Pair]:
+    targets = () if config.eval_target_data is None else (config.eval_target_data,)
+    return read_named((config.eval_data,), targets, config)
 
 
 def _open_tokenizers(config: TrainConfig, pairs: Sequence[Pair], say: Say) -> Tokenizer:
@@ -76,10 +92,20 @@ def _open_tokenizers(config: TrainConfig, pairs: Sequence[Pair], say: Say) -> To
         return _open_one(config, texts, pairs, side="both", say=say)
     target = _open_one(config, (pair.target for pair in pairs), pairs, side="target", say=say)
     if config.src_tokenizer is not None:
-        return PairTokenizer(target, load_tokenizer(config.src_tokenizer))
+        return PairTokenizer(target, _named_source(config, config.src_tokenizer))
     own = config.replace(tokenizer=AUTO, vocab_size=config.src_vocab_size)
     source = _open_one(own, (pair.source for pair in pairs), pairs, side="source", say=say)
     return PairTokenizer(target, source)
+
+
+def _named_source(config: TrainConfig, name: str) -> Tokenizer:
+    tokenizer = load_tokenizer(name)
+    if config.src_vocab_size not in (None, tokenizer.vocab_size):
+        raise ConfigError(
+            f"tokenizer {name} has {tokenizer.vocab_size} tokens, but src_vocab_size is "
+            f"{config.src_vocab_size}; leave --src_vocab_size out"
+        )
+    return tokenizer
 
 
 def _open_one(
@@ -90,4 +116,5 @@ def _open_one(
     digest = hashlib.sha256(side.encode())
     for pair in pairs:
         digest.update(f"{pair.source!r} {pair.target!r}\n".encode())
-    return own_tokenizer(texts, config, content=digest.hexdigest(), say=say)
+    flag = "src_tokenizer" if side == "source" else "tokenizer"
+    return own_tokenizer(texts, config, content=digest.hexdigest(), say=say, flag=flag)

@@ -43,12 +43,14 @@ def distribute(
         return _replicated(objective.to(device))
     # Half a second to import, which a run on one device need not spend.
     from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
     mesh = init_device_mesh(device.type, (ranks.size,))
     # Block by block, each is moved to the device whole and leaves a part there.
     for block in objective.model.all_blocks:
         fully_shard(block, mesh=mesh)
+        # Generating, a decoder's block computes this apart from the rest.
+        register_fsdp_forward_method(block, "remember")
     fully_shard(objective, mesh=mesh)
     return objective
 

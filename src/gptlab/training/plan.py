@@ -106,7 +106,10 @@ def _model(session: Session) -> str:
     kind = f"{layers} layers, width {config.embed_dim}, {config.n_heads} heads"
     learn = learning_size(session)
     part = "" if learn == parameters else f", of which {learn:,} learn"
-    return f"model    {parameters:,} parameters{part}: {kind}, vocabulary {config.vocab_size:,}"
+    known = f"vocabulary {config.vocab_size:,}"
+    if config.src_vocab_size is not None:
+        known = f"vocabularies {config.src_vocab_size:,} and {config.vocab_size:,}"
+    return f"model    {parameters:,} parameters{part}: {kind}, {known}"
 
 
 def _means(session: Session, cost: Cost) -> list[str]:

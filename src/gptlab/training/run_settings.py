@@ -24,6 +24,7 @@ MAY_CHANGE = frozenset(
         "epochs",
         "eval_steps",
         "eval_strategy",
+        "eval_translations",
         "experiment_name",
         "gradient_accumulation_steps",
         "keep_last",
@@ -130,6 +131,8 @@ def _agrees(name: str, value: object, saved: TrainConfig) -> bool:
         if saved.tokenizer == AUTO:
             # A text may have no more to merge than this; prepared data may have had no mask.
             return value >= saved.vocab_size - int(saved.learns_masks)
+    if name == "src_vocab_size" and isinstance(value, int) and saved.src_tokenizer is None:
+        return value >= (saved.src_vocab_size or value)
     return name in MAY_CHANGE or value == getattr(saved, name)
 
 

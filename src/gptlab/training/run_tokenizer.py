@@ -84,6 +84,7 @@ def own_tokenizer(
     content: str,
     say: Say,
     template: ChatTemplate | None = None,
+    flag: str = "tokenizer",
 ) -> Tokenizer:
     """A tokenizer trained on the texts of a run, or the one that an earlier run trained on them.
 
@@ -93,6 +94,7 @@ def own_tokenizer(
         content: What tells these texts from others.
         say: Told of a new one.
         template: How conversations are written; its special tokens are among the tokenizer's.
+        flag: What would name another one.
     """
     key = f"{content} {config.vocab_size}" + " lower case" * config.lower_case
     special_tokens: tuple[str, ...] = SPECIAL_TOKENS
@@ -116,7 +118,7 @@ def own_tokenizer(
         progress=shows_progress(config),
     )
     save_whole(tokenizer, folder)
-    say(f"trained a tokenizer of {tokenizer.vocab_size} tokens (--tokenizer names another)")
+    say(f"trained a tokenizer of {tokenizer.vocab_size} tokens (--{flag} names another)")
     return tokenizer
 
 

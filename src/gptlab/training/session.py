@@ -45,6 +45,7 @@ from gptlab.training.sinks import require_sinks
 from gptlab.training.snapshot import restore
 from gptlab.training.sources import Say
 from gptlab.training.state import TrainState
+from gptlab.training.translations import require_sacrebleu
 from gptlab.training.weight_average import WeightAverage
 
 
@@ -228,6 +229,8 @@ def _total_steps(config: TrainConfig, sampler: Sampler, *, start: Start, state: 
 def _choose(config: TrainConfig) -> tuple[TrainConfig, Start]:
     """Where the run writes, what it begins with, and its settings, those of its past included."""
     require_sinks(config)
+    if config.eval_translations:
+        require_sacrebleu()
     if config.key_tokens:
         # A file may change until the run goes on; what it says now is what the run is.
         config = config.model_copy(update={"key_tokens": read_words(config.key_tokens)})

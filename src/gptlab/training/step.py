@@ -76,7 +76,11 @@ def _backward(
     session: Session, forward: Forward, batch: DeviceBatch, factor: torch.Tensor
 ) -> LossSums:
     """Add the gradient of `factor` times the objective; what the batch adds up to, over ranks."""
-    parts = split(batch, session.parts)
+    number = session.parts
+    if number > 1:
+        # As many in all processes: a model that is spread over them comes together in each part.
+        number = session.ranks.min(min(number, len(batch.inputs)))
+    parts = split(batch, number)
     collected = []
     for number, part in enumerate(parts, start=1):
         with synchronised(session.module, last=number == len(parts)):

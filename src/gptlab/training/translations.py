@@ -1,6 +1,6 @@
 """What a Transformer writes for sources, and how near that is to what was expected."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from gptlab.config import SamplingConfig
@@ -23,13 +23,27 @@ class TextScores:
     https://aclanthology.org/W18-6319)."""
 
 
-def write_targets(generator: Generator, sources: Sequence[str], *, length: int) -> list[str]:
-    """The likeliest target of each source, token by token, at most `length` tokens long."""
+def write_targets(
+    generator: Generator,
+    sources: Sequence[str],
+    *,
+    length: int,
+    before_batch: Callable[[], None] = lambda: None,
+) -> list[str]:
+    """The target of each source by greedy generation: token by token, each the likeliest.
+
+    Args:
+        generator: A Transformer's.
+        sources: What it reads.
+        length: The most tokens of a target.
+        before_batch: May raise to break it off.
+    """
     # Sources of like length together: less filling.
     order = sorted(range(len(sources)), key=lambda number: len(sources[number]))
     config = SamplingConfig(temperature=0.0, max_new_tokens=length)
     targets = [""] * len(sources)
     for first in range(0, len(order), _ROWS):
+        before_batch()
         numbers = order[first : first + _ROWS]
         written = generator.generate([sources[number] for number in numbers], config)
         for number, target in zip(numbers, written, strict=True):

@@ -42,7 +42,7 @@ class ToyPair(NamedTuple):
 
 
 def generate_pairs(count: int, *, seed: int) -> list[ToyPair]:
-    """Draw pairs: numbers and dates, into words and out of them, about a quarter of each.
+    """Draw pairs: two numbers for each date, into words as often as out of them.
 
     The same seed gives the same pairs on every platform and Python version, and a smaller count
     gives the beginning of a larger one.
@@ -100,7 +100,8 @@ def _pairs(seed: int) -> Iterator[ToyPair]:
     """An endless row, calling nothing of a generator but `random()`, which is the same anywhere."""
     rng = random.Random(seed)
     while True:
-        is_date, to_words = _chance(rng, 1 / 2), _chance(rng, 1 / 2)
+        # Dates are learned from far fewer pairs: each part of one always stands in its place.
+        is_date, to_words = _chance(rng, 1 / 3), _chance(rng, 1 / 2)
         style = CANONICAL if to_words else _style(rng)
         if is_date:
             day = _FIRST_DAY + timedelta(_below(rng, (_LAST_DAY - _FIRST_DAY).days + 1))
