@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -11,13 +12,14 @@ from head_tasks import records, rows_of, write
 import gptlab
 from gptlab import interop
 from gptlab.checkpoint import find_checkpoint, save_adapter
-from gptlab.config import TrainConfig
+from gptlab.config import PrepareConfig, TrainConfig
 from gptlab.data.masking import Masking
-from gptlab.errors import ConfigError, GptlabError
+from gptlab.data.preparation import prepare
+from gptlab.errors import ConfigError, GptlabError, TokenizerError
 from gptlab.model import Encoder
 from gptlab.prediction import ModelWithHead
 from gptlab.tokenizer import BPETokenizer
-from gptlab.tokenizer.mask import with_mask
+from gptlab.tokenizer.mask import mask_id, with_mask
 from gptlab.training import loop, train
 from gptlab.training.masked_evaluation import MaskedEvaluation, evaluate_masked
 from gptlab.training.metrics import read_metrics
@@ -182,6 +184,24 @@ def test_what_an_encoder_does_not_learn_is_refused_in_a_line(masked, tiny, head_
     )
     with pytest.raises(ConfigError, match="mask_share"):
         masked(mask_share=1.0)
+    turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello there"}]
+    Path("talk.jsonl").write_text((json.dumps({"messages": turns}) + "\n") * 9)
+    made = PrepareConfig(
+        sources=("talk.jsonl",), output="talk", chat_template="plain", seq_len=16, dev_size=0.3
+    )
+    prepare(made, tokenizer=BPETokenizer([]))
+    assert "the data are prepared conversations" in refusal(masked, train_data="talk")
+
+
+def test_a_tokenizer_that_can_not_be_extended_is_refused_in_a_line():
+    class Foreign:
+        special_tokens: ClassVar[dict[str, int]] = {"</s>": 1}
+
+    with pytest.raises(TokenizerError, match=r"such as <MASK>, which this Foreign lacks, and it c"):
+        with_mask(Foreign())
+    Foreign.special_tokens["[MASK]"] = 7
+    assert with_mask(foreign := Foreign()) is foreign
+    assert mask_id(foreign) == 7
 
 
 @pytest.fixture
