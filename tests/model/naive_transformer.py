@@ -92,12 +92,16 @@ class NaiveTransformer:
         return self.norm(f"{part}.norm", x) if c.norm_place == "pre" else x
 
     def block(self, name: str, x: Tensor, memory: Tensor | None) -> Tensor:
+        before = x
         x = self.residual(
             f"{name}.attention_norm", x, lambda y: self.own_attention(name, y, memory)
         )
         if memory is not None:
             cross = f"{name}.cross_attention"
             x = self.residual(f"{cross}_norm", x, lambda y: self.cross_attention(cross, y, memory))
+        if self.config.parallel_residual:
+            read = self.norm(f"{name}.feed_forward_norm", before)
+            return x + self.feed_forward(f"{name}.feed_forward", read)
         return self.residual(
             f"{name}.feed_forward_norm", x, lambda y: self.feed_forward(f"{name}.feed_forward", y)
         )

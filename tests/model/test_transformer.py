@@ -60,6 +60,7 @@ def test_random_settings_compute_the_network_written_out(data):
         "n_heads": heads,
         "embed_dim": heads * data.draw(st.sampled_from([2, 6])),
         "n_kv_heads": data.draw(st.sampled_from([n for n in (1, 2, 4) if not heads % n])),
+        "parallel_residual": not post and data.draw(st.booleans()),
         "num_layers": data.draw(st.integers(1, 2)),
         "encoder_layers": data.draw(st.none() | st.integers(1, 2)),
         "positions": data.draw(st.sampled_from(["rope", "sinusoidal", "learned", "none"])),
@@ -199,6 +200,11 @@ def test_dropout_is_off_in_evaluation():
     assert torch.equal(model(source, target), make()(source, target))
     model.train()
     assert not torch.equal(model(source, target), model(source, target))
+    block = model.decoder.blocks[0]
+    x = torch.ones(1, 2, 12, dtype=torch.float64)
+    memory = block.cross_attention.remember(torch.randn(1, 3, 12, dtype=torch.float64), None)
+    one, two = (block.cross_attention(x, memory) for _ in range(2))
+    assert not torch.equal(one, two)
 
 
 @pytest.mark.parametrize(
@@ -234,15 +240,6 @@ def test_rows_that_do_not_fit(sizes, lengths, message):
 def test_settings_that_do_not_fit(changes, message):
     with pytest.raises(ConfigError, match=f"^{re.escape(message)}"):
         make(**changes)
-
-
-def test_parallel_residuals_read_what_came_into_the_block():
-    model = make(parallel_residual=True)
-    straight = copy.deepcopy(model)
-    source, target = torch.tensor([[1, 2, 3]]), torch.tensor([[4, 5]])
-    for block in straight.all_blocks:
-        block.is_parallel = False
-    assert not torch.allclose(model(source, target), straight(source, target))
 
 
 @pytest.mark.parametrize("kind", KINDS[:4])
@@ -281,4 +278,13 @@ def test_maps_of_attention_are_what_the_layers_compute_with(kind):
     values = remembered.values.repeat_interleave(2 // model.config.kv_heads, dim=2)
     mixed = torch.einsum("bhts,bshk->bthk", weights, values).flatten(2)
     torch.testing.assert_close(layer.o_proj(mixed), layer(x, remembered), atol=1e-5, rtol=1e-5)
+    assert weights[1, :, :, 1:].eq(0).all()
+    encoder, S = model.encoder, source.shape[1]
+    context = encoder._context(torch.arange(S))._replace(is_causal=False, lengths_B=lengths)
+    own, states = encoder.blocks[0].attention, torch.randn(3, S, 12, dtype=torch.float64)
+    weights = own.weights(states, context).double()
+    values = own._heads(own.qkv_proj(states).split(own.widths, dim=-1)[2])
+    values = values.repeat_interleave(2 // model.config.kv_heads, dim=2)
+    mixed = torch.einsum("bhts,bshk->bthk", weights, values).flatten(2)
+    torch.testing.assert_close(own.o_proj(mixed), own(states, context), atol=1e-5, rtol=1e-5)
     assert weights[1, :, :, 1:].eq(0).all()

@@ -110,7 +110,8 @@ def with_adapter(model: AnyStack, folder: str | Path) -> tuple[AnyStack, Tokeniz
             "gptlab.ModelWithHead.load"
         )
     require_plain(model, "adapt")
-    if model.config.vocab_size != lora.vocab_size or fingerprint(model) != lora.fingerprint:
+    of, shape = header["architecture"], (model.architecture, model.config.vocab_size)
+    if shape != (of, lora.vocab_size) or fingerprint(model) != lora.fingerprint:
         raise CheckpointError(
             f"the adapters in {source} were trained on another model; give the one that "
             "their run had as init_from"

@@ -42,8 +42,6 @@ def implied_settings(path: str | Path, *, n_heads: int) -> dict[str, Any]:
         "qk_norm": any(name.endswith("q_norm.weight") for name in tensors),
         "tie_embeddings": "lm_head.weight" not in tensors,
     }
-    if "norm.weight" not in tensors:
-        implied["norm_place"] = "post"
     up = tensors.get("blocks.0.feed_forward.up_proj.weight")
     if up is not None and up.ndim == 2:
         implied["expansion_factor"] = up.shape[0] / up.shape[1]
@@ -98,4 +96,9 @@ def _read_state_dict(path: Path) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = load_pickle(path)
     if not is_state_dict(tensors):
         raise CheckpointError(f"{path} holds no state dict; save model.state_dict()")
+    if any(name.startswith("decoder.") for name in tensors):
+        raise CheckpointError(
+            f"{path} holds an encoder-decoder, whose shape a state dict does not tell; give its "
+            "checkpoint folder"
+        )
     return tensors

@@ -9,7 +9,7 @@ from pydantic import PositiveInt
 from gptlab.cli.flags import CommandLine
 from gptlab.cli.plot import find_run, known_runs
 from gptlab.config import ModelConfig
-from gptlab.config.model import Activation, Norm, Positions
+from gptlab.config.model import Activation, Norm, NormPlace, Positions
 from gptlab.config.settings import Source
 from gptlab.errors import CheckpointError, ConfigError
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from gptlab.tokenizer import Tokenizer
 
 _NEEDED = ("vocab_size", "embed_dim", "n_heads", "num_layers")
-_CHECKED = (*_NEEDED, "seq_len", "positions", "norm", "activation")
+_CHECKED = (*_NEEDED, "seq_len", "positions", "norm", "norm_place", "activation")
 
 
 class ModelChoice(CommandLine):
@@ -47,6 +47,8 @@ class ModelChoice(CommandLine):
     """How the model knows where a token stands; a state dict tells learned, else rope."""
     norm: Norm | None = None
     """Kind of normalisation; for a state dict, layernorm if not given."""
+    norm_place: NormPlace | None = None
+    """Where it is; for a state dict, pre if not given."""
     activation: Activation | None = None
     """Non-linearity; a state dict tells swiglu, else relu2 if not given."""
     device: str = "auto"

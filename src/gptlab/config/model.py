@@ -1,4 +1,4 @@
-"""What a GPT is made of."""
+"""What a network is made of."""
 
 from typing import Annotated, Literal, Self
 
@@ -18,7 +18,7 @@ AttentionBackend = Literal["auto", "reference", "sdpa", "blocked", "flash"]
 
 
 class ModelConfig(Settings):
-    """The shape and the parts of a GPT."""
+    """The shape and the parts of a GPT, of an encoder, or of a part of an encoder-decoder."""
 
     vocab_size: Annotated[
         PositiveInt, Field(validation_alias=AliasChoices("tgt_vocab_size", "vocab_size"))

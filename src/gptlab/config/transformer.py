@@ -53,6 +53,7 @@ class TransformerConfig(ModelConfig):
         if self.share_embeddings and self.source_size != self.vocab_size:
             raise ConfigError(
                 f"share_embeddings needs one vocabulary, but src_vocab_size is "
-                f"{self.source_size} and tgt_vocab_size {self.vocab_size}; leave one of them out"
+                f"{self.source_size} and tgt_vocab_size {self.vocab_size}; leave src_vocab_size or "
+                "share_embeddings out"
             )
         return self

@@ -133,7 +133,11 @@ class CompiledSteps(Steps):
             torch.arange(places, device=cache.device),
             [layer.keys for layer in layers],
             [layer.values for layer in layers],
-            cache.memories(whole=self._recorded is not None or not is_single),
+            # A recording always works on the same memory.
+            cache.memories(
+                whole=self._recorded is not None,
+                counted=self._recorded is not None or not is_single,
+            ),
         )
         if is_single in self._traced:
             logits_BV = (self._recorded or self._compiled)(*inputs)

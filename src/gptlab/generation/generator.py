@@ -31,7 +31,8 @@ class Generator:
     """Continues texts with a model, which it puts in evaluation mode, and its tokenizer.
 
     With a model that has an encoder, what is called a prompt is a source, and the text that follows
-    is the target that belongs to it, no longer than the model's seq_len.
+    is the target that belongs to it, no longer than the model's seq_len. With a temperature of 0 it
+    is the likeliest one, token by token.
 
     Ids of the model that the tokenizer does not have are never drawn.
 

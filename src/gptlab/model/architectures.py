@@ -23,7 +23,8 @@ def make_network(
         config: Of `config_class(architecture)`.
         seed: Seed of the initial weights; torch's global generator draws them if None.
     """
-    if isinstance(config, TransformerConfig):
+    if architecture == "transformer":
+        assert isinstance(config, TransformerConfig)
         return Transformer(config, seed=seed)
     kind = Encoder if architecture == "encoder" else GPT
     return kind(config, seed=seed)

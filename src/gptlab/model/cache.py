@@ -97,13 +97,14 @@ class KVCache:
         """
         self._sources.remember(memories, lengths)
 
-    def memories(self, *, whole: bool = False) -> list[Memory]:
+    def memories(self, *, whole: bool = False, counted: bool = False) -> list[Memory]:
         """Each layer's part of the sources; empty where the cache has room for none.
 
         Args:
-            whole: All places that there are, with lengths in any case.
+            whole: All places that there are, and not only those of the longest source.
+            counted: With lengths, even where all sources are of the same.
         """
-        return self._sources.memories(whole=whole)
+        return self._sources.memories(whole=whole, counted=counted)
 
     def erase(self, row: int) -> None:
         """Empty a row that may hold numbers which are not finite; it has no source either then.

@@ -99,14 +99,16 @@ class SourceCache:
         self._layers = [layer[:, index] for layer in self._layers]
         self._first, self._rows, self._all_lengths = 0, len(order), lengths
 
-    def memories(self, *, whole: bool = False) -> list[Memory]:
+    def memories(self, *, whole: bool = False, counted: bool = False) -> list[Memory]:
         """Each layer's part, as `KVCache.memories` says."""
         if not self._layers:
             return []
         lengths = self.lengths
         longest = self.capacity if whole else max(lengths)
         lengths_B = None
-        if whole or min(lengths) < longest:
+        if counted or min(lengths) < longest:
             lengths_B = torch.tensor(lengths, device=self._device)
-        parts = [layer[:, :, :longest] for layer in self._layers]
-        return [Memory(keys, values, lengths_B) for keys, values in parts]
+        return [
+            Memory(layer[0, :, :longest], layer[1, :, :longest], lengths_B)
+            for layer in self._layers
+        ]

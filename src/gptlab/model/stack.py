@@ -56,7 +56,8 @@ class Stack(Network):
         has_logits: bool = True,
     ) -> None:
         super().__init__()
-        self.config = config
+        # What an encoder-decoder has beside it would be of no effect.
+        self.config = config.part(ModelConfig)
         self.has_logits = has_logits
         """Whether its hidden states become logits."""
         # In a tuple it is no part of this module, and what the lender has instead one day is found.
@@ -96,7 +97,16 @@ class Stack(Network):
         raise NotImplementedError
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Logits (..., V) from hidden states (..., D)."""
+        """Logits (..., V) from hidden states (..., D).
+
+        Raises:
+            ConfigError: It is the encoder of a Transformer, which has none.
+        """
+        if not self.has_logits:
+            raise ConfigError(
+                "the encoder of a Transformer has no logits; call Transformer.encode, or its "
+                "hidden_states"
+            )
         tied = self.config.tie_embeddings
         logits: Tensor = self._embedding.scores(hidden) if tied else self.lm_head(hidden)
         cap = self.config.logit_soft_cap

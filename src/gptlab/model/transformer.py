@@ -35,6 +35,9 @@ class Transformer(Network):
     Args:
         config: Its shape and parts.
         seed: Seed of the initial weights; torch's global generator draws them if None.
+
+    Raises:
+        ConfigError: The settings are of another network.
     """
 
     architecture: ClassVar[Architecture] = "transformer"
@@ -42,6 +45,11 @@ class Transformer(Network):
 
     def __init__(self, config: TransformerConfig, *, seed: int | None = None) -> None:
         super().__init__()
+        if not isinstance(config, TransformerConfig):
+            raise ConfigError(
+                f"a Transformer's settings are a TransformerConfig, not a {type(config).__name__}; "
+                "make one of the same settings"
+            )
         self.config = config
         own = None if seed is None else seed + _OF_DECODER
         decoder = Decoder(config.decoder, seed=own)
