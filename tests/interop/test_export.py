@@ -89,7 +89,7 @@ def test_norms_behind_the_parts_are_of_no_family(tmp_path, format):
     if format == "pth":
         # One tensor that is missing may as well be lost.
         assert "norm_place" not in implied_settings(exported.weights, n_heads=4)
-        with pytest.raises(CheckpointError, match="lacks tensor 'norm.weight'"):
+        with pytest.raises(CheckpointError, match=r"lacks tensor 'norm\.weight'"):
             load_state_dict(exported.weights, ModelConfig(**{**settings, "norm_place": "pre"}))
         assert torch.equal(load_state_dict(exported.weights, model.config)(TOKENS), model(TOKENS))
     assert all("norm_place" in family.differences(model.config) for family in FAMILIES.values())
