@@ -6,7 +6,11 @@ Of each family, a small model of random weights is written by transformers and r
 compute logits, loss and gradients of the same tokens, and take 10 steps of torch's AdamW. Told is
 the largest difference, in units of the largest number of its tensor; all in float64, apart from
 rotary angles, which transformers rounds to float32. Then the logits once more in float32, and of
-the model that gptlab writes back. Writes results/parity.json.
+the model that gptlab writes back.
+
+Then encoder-decoders of PyTorch and of transformers, whose weights gptlab's Transformer gets by the
+tables of transformer_weights.py: the same figures, of rows of different lengths that are filled up.
+Writes results/parity.json.
 """
 
 import tempfile
@@ -20,6 +24,8 @@ import transformers
 from measure import available_cores, machine
 from report import publish
 from torch import Tensor, nn
+from transformer_parity import SHAPE as PAIR_SHAPE
+from transformer_parity import STEPS, difference, measure_all
 from transformers import (
     AutoModelForCausalLM,
     GPT2Config,
@@ -33,7 +39,7 @@ from transformers import (
 from gptlab.interop import read_huggingface, write_huggingface
 from gptlab.interop.families import family_of
 
-VOCAB, LENGTH, STEPS = 131, 256, 10
+VOCAB, LENGTH = 131, 256
 SHAPE = {
     "vocab_size": VOCAB,
     "max_position_embeddings": LENGTH,
@@ -92,10 +98,6 @@ def make_peer(config: Any) -> nn.Module:
             # Every weight and bias off its initial value, so that none can hide a wrong mapping.
             parameter.normal_(mean=parameter.mean().item(), std=0.1)
     return model.eval()
-
-
-def difference(found: Tensor, expected: Tensor) -> float:
-    return ((found - expected).abs().max() / expected.abs().max()).item()
 
 
 def as_theirs(model: Any, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -167,6 +169,15 @@ def main() -> None:
             "machine": machine(["torch", "transformers"], cores=available_cores()),
             "shape": {"vocabulary": VOCAB, "length": LENGTH, "width": 96, "layers": 3},
             "results": results,
+            "encoder_decoders": {
+                "shape": {
+                    "vocabulary": PAIR_SHAPE["vocab_size"],
+                    "length": PAIR_SHAPE["seq_len"],
+                    "width": PAIR_SHAPE["embed_dim"],
+                    "layers": f"{PAIR_SHAPE['encoder_layers']} + {PAIR_SHAPE['num_layers']}",
+                },
+                "results": measure_all(),
+            },
         },
     )
 

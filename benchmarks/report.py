@@ -55,17 +55,25 @@ def batch_splits_tables(result: Result) -> list[Table]:
 
 
 def parity_tables(result: Result) -> list[Table]:
-    results = result["results"]
+    parts = [("transformers", "the last two columns", result)]
+    if "encoder_decoders" in result:
+        parts.append(("other Transformers", "the last column", result["encoder_decoders"]))
+    return [_parity_table(*part) for part in parts]
+
+
+def _parity_table(peer: str, single: str, part: Result) -> Table:
+    results = part["results"]
     names = list(next(iter(results.values())))
     rows = [
-        [model, *(f"{values[name]:.1e}" for name in names)] for model, values in results.items()
+        [model, *(f"{values[name]:.1e}" if name in values else "" for name in names)]
+        for model, values in results.items()
     ]
-    shape = ", ".join(f"{name} {value}" for name, value in result["shape"].items())
+    shape = ", ".join(f"{name} {value}" for name, value in part["shape"].items())
     caption = (
-        "Largest difference from transformers, in units of the largest number of its tensor; in "
-        f"float64 but for the last two columns; {shape}"
+        f"Largest difference from {peer}, in units of the largest number of its tensor; in "
+        f"float64 but for {single}; {shape}"
     )
-    return [Table(["", *names], rows, caption)]
+    return Table(["", *names], rows, caption)
 
 
 def generation_equality_tables(result: Result) -> list[Table]:

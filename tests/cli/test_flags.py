@@ -47,6 +47,9 @@ def test_a_flag_is_spelled_with_underscores_or_dashes(argv):
 )
 def test_a_switch(argv, on):
     assert parsed(*argv).shuffle is on
+    # One that is neither on nor off if it is not given.
+    assert parsed().document_mask is None
+    assert parsed(*(word.replace("shuffle", "document_mask") for word in argv)).document_mask is on
 
 
 def test_a_switch_leaves_the_next_flag_alone():

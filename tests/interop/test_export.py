@@ -17,7 +17,7 @@ from gptlab.errors import CheckpointError, ConfigError, ExportError
 from gptlab.interop import write_huggingface
 from gptlab.interop import writers as module
 from gptlab.interop.export import export
-from gptlab.interop.families import family_of
+from gptlab.interop.families import FAMILIES, family_of
 from gptlab.interop.gguf_file import read_gguf
 from gptlab.interop.onnx_graph import read_onnx
 from gptlab.interop.parity import require_parity, token_rows
@@ -88,6 +88,7 @@ def test_norms_behind_the_parts_are_of_no_family(tmp_path, format):
         assert torch.equal(back(TOKENS), model(TOKENS))
     if format == "pth":
         assert implied_settings(exported.weights, n_heads=4)["norm_place"] == "post"
+    assert all("norm_place" in family.differences(model.config) for family in FAMILIES.values())
     before = {**settings, "norm_place": "pre"}
     assert family_of(ModelConfig(**before)).name == "llama"
     with pytest.raises(

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from gptlab.config import ModelConfig
 from gptlab.errors import BackendError
-from gptlab.model import attend
+from gptlab.model import attend, attention
 from gptlab.model.attention import attention_weights, usual_backend
 from gptlab.model.multi_head import Attention, Context
 
@@ -107,6 +107,22 @@ def test_filling_behind_the_keys_is_not_looked_at(backend, problem, data):
     values = v.repeat_interleave(q.shape[2] // v.shape[2], dim=2)
     torch.testing.assert_close(torch.einsum("bhts,bshk->bthk", weights, values), expected)
     torch.testing.assert_close(weights.sum(dim=-1), torch.ones_like(weights[..., 0]))
+
+
+@settings(max_examples=10, deadline=None)
+@given(data=st.data())
+def test_the_sums_that_are_compiled_for_one_query(data):
+    B, S, groups, kv_heads = (data.draw(st.integers(1, 3)) for _ in range(4))
+    inputs = random_inputs(0, B, 1, S, groups * kv_heads, kv_heads, 4, dtype=torch.float32)
+    lengths = torch.tensor([data.draw(st.integers(1, S)) for _ in range(B)])
+    expected = attend(*inputs, backend="reference", causal=False, lengths_B=lengths)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(attention, "is_compiled", lambda: True)
+        found = attend(*inputs, backend="auto", causal=False, lengths_B=lengths)
+    torch.testing.assert_close(found, expected)
+    assert not torch.equal(found, attend(*inputs, backend="reference", causal=False)) or (
+        lengths.eq(S).all()
+    )
 
 
 @pytest.mark.parametrize(("length", "held"), [(64, 0), (65, 3), (130, 0), (300, 40)])

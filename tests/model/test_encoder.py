@@ -103,6 +103,3 @@ def test_what_it_can_not_do_is_said_in_a_line():
         ConfigError, match=r"^window is 3, but an encoder looks both ways; leave it o"
     ):
         make(window=3)
-    plain = gptlab.ModelWithHead(model, TOKENIZER)
-    with pytest.raises(ConfigError, match=r"architecture 'encoder' reads texts and writes none"):
-        plain.predict(["the cat"])

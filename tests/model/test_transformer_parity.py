@@ -1,6 +1,6 @@
 """With their weights, ours computes, learns and writes what the Transformers of others do."""
 
-import importlib.util
+import importlib
 import sys
 from pathlib import Path
 
@@ -12,12 +12,8 @@ from gptlab.generation.beam import beam_search
 from gptlab.generation.engine import continue_rows
 from gptlab.generation.rows import Row
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-_SPEC = importlib.util.spec_from_file_location(
-    "peers_of_tests", BENCHMARKS / "transformer_peers.py"
-)
-peers = sys.modules[_SPEC.name] = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(peers)
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
+peers = importlib.import_module("transformer_peers")
 
 SHAPE = {
     "vocab_size": 23,

@@ -175,6 +175,6 @@ def test_what_is_for_gpts_alone_says_so(tmp_path):
     ):
         gptlab.ModelWithHead.from_backbone(tmp_path / "model", head="regression")
     with pytest.raises(
-        CheckpointError, match=r"is no GPT, which alone has adapters; leave them out"
+        CheckpointError, match=r"is an encoder-decoder, which has no adapters; leave th"
     ):
         gptlab.load(tmp_path / "model", adapter=tmp_path)

@@ -25,9 +25,10 @@ from gptlab.checkpoint.staging import publish, seal, staged, writing
 from gptlab.checkpoint.tensors import TensorFile, load_tensors, write_tensors
 from gptlab.config import LoRA, ModelConfig
 from gptlab.errors import CheckpointError, ConfigError
-from gptlab.model import GPT, add_lora, merged
+from gptlab.model import Network, add_lora, merged
 from gptlab.model.lora import require_plain
 from gptlab.model.settings import with_settings
+from gptlab.model.stack import AnyStack
 from gptlab.tokenizer import Tokenizer, load_tokenizer
 from gptlab.tokenizer.chat import template_in
 
@@ -35,7 +36,7 @@ _NEW_ROWS = "new_rows/"
 _GROWING = ("embedding.weight", "lm_head.weight")
 
 
-def fingerprint(model: GPT) -> str:
+def fingerprint(model: Network) -> str:
     """SHA-256 hex digest of a model's weights as float32, whatever the type that they are in."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
@@ -71,7 +72,13 @@ def save_adapter(folder: str | Path, source: str | Path) -> Path:
     target = folder.resolve()
     with writing(folder), staged(target) as partial:
         config = ModelConfig(**header["model"])
-        write_header(partial, config, step=header["step"], lora=lora)
+        write_header(
+            partial,
+            config,
+            step=header["step"],
+            architecture=header["architecture"],
+            lora=lora,
+        )
         write_tensors(partial / ADAPTER, tensors)
         load_tokenizer(checkpoint).save(partial)
         template = template_in(checkpoint)
@@ -82,7 +89,7 @@ def save_adapter(folder: str | Path, source: str | Path) -> Path:
     return folder
 
 
-def with_adapter(model: GPT, folder: str | Path) -> tuple[GPT, Tokenizer]:
+def with_adapter(model: AnyStack, folder: str | Path) -> tuple[AnyStack, Tokenizer]:
     """`model`, which is used up, with adapters merged into it, and their tokenizer.
 
     Args:
@@ -159,7 +166,7 @@ def _new_rows(checkpoint: Path, lora: LoRA) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def _grown(model: GPT, vocab_size: int, rows: dict[str, Tensor | None]) -> GPT:
+def _grown(model: AnyStack, vocab_size: int, rows: dict[str, Tensor | None]) -> AnyStack:
     """`model` with the given rows of further ids."""
     if vocab_size == model.config.vocab_size:
         return model

@@ -3,18 +3,19 @@
 from collections.abc import Sequence
 
 from gptlab.errors import ConfigError, TokenizerError
-from gptlab.model import GPT, grow_vocabulary
+from gptlab.model import grow_vocabulary
+from gptlab.model.stack import AnyStack
 from gptlab.tokenizer import BPETokenizer, Tokenizer
 
 
 def add_special_tokens(
-    model: GPT,
+    model: AnyStack,
     tokenizer: Tokenizer,
     tokens: Sequence[str],
     *,
     seed: int = 0,
     in_text: bool = False,
-) -> tuple[GPT, BPETokenizer]:
+) -> tuple[AnyStack, BPETokenizer]:
     """A model and a tokenizer that know further special tokens; those given stay as they are.
 
     The new ids come after the tokenizer's. Where the model's vocabulary is larger than the

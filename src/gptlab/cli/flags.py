@@ -154,11 +154,11 @@ def _normalised(
         elif name not in names and positive in names and _is_switch(command, names[positive]):
             if equals:
                 raise ConfigError(f"--{name} is '{value}', but it takes no value; leave it out")
-            is_plain = _type_of(command, names[positive]) is bool
+            is_plain = _is_plain_switch(command, names[positive])
             result.append(f"--no-{positive}" if is_plain else f"--{positive}=false")
         elif name not in names:
             raise ConfigError(f"there is no flag --{name}; {nearest(name, names)}")
-        elif _type_of(command, names[name]) is bool:
+        elif _is_plain_switch(command, names[name]):
             on = value if equals else _switch_value(words)
             result.append(f"--{name}" if _as_bool(name, on) else f"--no-{name}")
         elif _may_stand_alone(command, names[name]) and not equals and _ends_flag(words):
@@ -228,7 +228,12 @@ def _type_of(command: type[Settings], name: str) -> Any:
 
 
 def _is_switch(command: type[Settings], name: str) -> bool:
-    return _type_of(command, name) is bool or _may_stand_alone(command, name)
+    return _is_plain_switch(command, name) or _may_stand_alone(command, name)
+
+
+def _is_plain_switch(command: type[Settings], name: str) -> bool:
+    """Whether the flag is on or off, or was not given at all."""
+    return _type_of(command, name) in (bool, bool | None)
 
 
 def _may_stand_alone(command: type[Settings], name: str) -> bool:

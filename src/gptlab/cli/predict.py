@@ -29,7 +29,7 @@ class PredictCommand(CommandLine):
     """Say of each text what the model's head was trained to say, as a JSON object on a line.
 
     That is a label and probabilities, numbers, a label for each word, or a vector. A language model
-    says how the text goes on.
+    says how the text goes on, and an encoder without a head what may stand for each <MASK> in it.
     """
 
     model_path: Source | None = None
@@ -50,6 +50,8 @@ class PredictCommand(CommandLine):
     """For a language model: 0 takes the likeliest token, more draws."""
     seed: Seed = 0
     """Of what is drawn."""
+    candidates: PositiveInt = 5
+    """For an encoder: the likeliest tokens to tell for each <MASK>."""
     batch_size: PositiveInt = 32
     """Texts to read at once; they do not change each other's answers."""
     device: str = "auto"
@@ -83,14 +85,24 @@ def _predict(command: PredictCommand) -> None:
     path = newest_run(runs) if command.model_path is None else named_model(command.model_path, runs)
     model = ModelWithHead.load(path, device=choose_device(command.device))
     head = model.settings.head
-    if head != LANGUAGE_MODEL:
-        for name in _OF_LANGUAGE_MODELS:
-            if name in command.model_fields_set:
-                raise ConfigError(
-                    f"--{name} is for language models, but {path} has a {head} head; leave it out"
-                )
+    _require_used(command, head, path=path, architecture=model.backbone.architecture)
     texts = list(_texts(command, head))
     _write(_answers(command, model, texts), command.output)
+
+
+def _require_used(
+    command: PredictCommand, head: str, *, path: str | Path, architecture: str
+) -> None:
+    """Refuse flags that do nothing with this model."""
+    has_head = head != LANGUAGE_MODEL
+    kind = f"has a {head} head" if has_head else f"is of architecture {architecture}"
+    writes = not has_head and architecture != "encoder"
+    finds = not has_head and architecture == "encoder"
+    used = {**dict.fromkeys(_OF_LANGUAGE_MODELS, writes), "candidates": finds}
+    for name, does_something in used.items():
+        if name in command.model_fields_set and not does_something:
+            what = "encoders without a head" if name == "candidates" else "language models"
+            raise ConfigError(f"--{name} is for {what}, but {path} {kind}; leave it out")
 
 
 def _answers(
@@ -103,15 +115,26 @@ def _answers(
             answer if "tokens" in answer else {"text": text, **answer}
             for text, answer in zip(texts, answers, strict=True)
         ]
-    from gptlab.prediction import continue_texts
+    from gptlab.model import Encoder
+    from gptlab.prediction import continue_texts, fill_masks
 
+    plain = [text for text in texts if isinstance(text, str)]
+    if isinstance(model.backbone, Encoder):
+        filled = fill_masks(
+            model.backbone,
+            model.tokenizer,
+            plain,
+            candidates=command.candidates,
+            batch_size=command.batch_size,
+        )
+        return [asdict(one) for one in filled]
     config = SamplingConfig(
         max_new_tokens=command.max_new_tokens, temperature=command.temperature, seed=command.seed
     )
     found = continue_texts(
         model.backbone,
         model.tokenizer,
-        [text for text in texts if isinstance(text, str)],
+        plain,
         config,
         command.batch_size,
         prompt_length=command.prompt_length,

@@ -36,9 +36,9 @@ _OF_TEXTS = (
 _OF_WRITERS = ("chat_template", "document_mask", "key_tokens", "reset_positions", "window")
 _IDLE: Mapping[Architecture, tuple[str, ...]] = MappingProxyType(
     {
-        "gpt": _OF_PAIRS,
+        "gpt": (*_OF_PAIRS, "mask_share"),
         "encoder": (*_OF_PAIRS, *_OF_WRITERS),
-        "transformer": _OF_TEXTS,
+        "transformer": (*_OF_TEXTS, "mask_share"),
     }
 )
 

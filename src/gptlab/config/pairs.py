@@ -17,7 +17,7 @@ SHIPPED_PAIRS: Mapping[str, Any] = MappingProxyType(
     {
         "train_data": (TOY_PAIRS_TRAIN,),
         "eval_data": TOY_PAIRS_EVAL,
-        "vocab_size": 336,
+        "vocab_size": 320,
         "seq_len": 64,
         "embed_dim": 128,
         "num_layers": 2,

@@ -21,6 +21,7 @@ from gptlab.config.chat import MESSAGES, ChatConfig
 from gptlab.config.fine_tuning import FineTuneConfig
 from gptlab.config.heads import FIELDS_OF_WORDS, LANGUAGE_MODEL, OF_NEXT_TOKENS, HeadConfig
 from gptlab.config.learning import LossConfig, OptimizerConfig
+from gptlab.config.masking import MaskConfig
 from gptlab.config.model import Share
 from gptlab.config.pairs import BATCH_TOKENS, SHIPPED_PAIRS, PairConfig, require_files
 from gptlab.config.presets import implied_by, superseded_by
@@ -87,6 +88,7 @@ class TrainConfig(
     DatasetConfig,
     FineTuneConfig,
     ChatConfig,
+    MaskConfig,
     PairConfig,
     TransformerConfig,
 ):
@@ -95,7 +97,8 @@ class TrainConfig(
     Without `train_data` the run is on the shipped stories, with evaluations close enough for
     early stopping to end it, after four minutes at the latest (`SHIPPED_RUN`). With `train_data`
     alone, the tokenizer is trained on it and the evaluation part is split off it ('auto').
-    A Transformer learns from pairs instead, without `train_data` from the shipped ones.
+    A Transformer learns from pairs instead, without `train_data` from the shipped ones. An encoder
+    learns to find hidden tokens of texts.
     """
 
     architecture: Architecture = "gpt"
@@ -178,6 +181,11 @@ class TrainConfig(
     quiet: bool = False
     """Print errors and warnings only."""
 
+    @property
+    def learns_masks(self) -> bool:
+        """Whether the run is of an encoder that learns to find hidden tokens."""
+        return self.architecture == "encoder" and self.head == LANGUAGE_MODEL
+
     @model_validator(mode="wrap")
     @classmethod
     def _fill_in(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
@@ -241,6 +249,11 @@ class TrainConfig(
             raise ConfigError(
                 f"a {self.head} head learns from labels, which the shipped stories lack; write "
                 "--train_data with files of rows"
+            )
+        if self.mask_share != MaskConfig.model_fields["mask_share"].default:
+            raise ConfigError(
+                f"mask_share does nothing with --head {self.head}, which reads all of a text; "
+                "leave it out"
             )
         for name in OF_NEXT_TOKENS:
             if getattr(self, name) != type(self).model_fields[name].default:

@@ -1,6 +1,6 @@
 """What a step reads: batches of windows, labelled texts and pairs, and how windows become one.
 
-Letters: B batch, S source length, T window or target length, K values.
+Letters: B batch, S source length, T window or target length, K values, P places in a window.
 """
 
 from collections.abc import Callable
@@ -56,7 +56,22 @@ class PairBatch(NamedTuple):
     """1, and 0 where a target is filling, (B, T)."""
 
 
-AnyBatch = Batch | LabelledBatch | PairBatch
+class MaskedBatch(NamedTuple):
+    """Windows of which some tokens are hidden, and what they are."""
+
+    inputs: Int64Array
+    """What the model reads, (B, T)."""
+    targets: Int64Array
+    """What stands at `places` in truth, (B, P)."""
+    places: Int64Array
+    """Which tokens are to be found, (B, P), all different in a row."""
+    weights: npt.NDArray[np.float32]
+    """1, and 0 for what fills up the places of a row, (B, P)."""
+    lengths: Int64Array | None = None
+    """Tokens of each window, (B,); None where none is filled up."""
+
+
+AnyBatch = Batch | LabelledBatch | MaskedBatch | PairBatch
 
 
 def read_batch(

@@ -13,6 +13,7 @@ from gptlab.interop.families import family_for
 from gptlab.interop.huggingface import is_huggingface, read_document, read_huggingface
 from gptlab.interop.nanogpt import nanogpt_tokenizer, read_nanogpt
 from gptlab.model import GPT, Network, Transformer
+from gptlab.model.stack import Stack
 from gptlab.tokenizer import Tokenizer, load_tokenizer
 from gptlab.tokenizer.pair import source_of
 
@@ -66,8 +67,10 @@ def load(
         model = checkpoint.load_model(found, device=device, attention=attention)
         tokenizer = tokenizer or tokenizer_in(found)
     if adapter is not None:
-        if not isinstance(model, GPT):
-            raise CheckpointError(f"{path} is no GPT, which alone has adapters; leave them out")
+        if not isinstance(model, Stack):
+            raise CheckpointError(
+                f"{path} is an encoder-decoder, which has no adapters; leave them out"
+            )
         model, theirs = checkpoint.with_adapter(model, adapter)
         tokenizer = tokenizer if is_named else theirs
     require_ids(tokenizer, model, of=path if name is None else name)

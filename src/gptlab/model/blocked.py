@@ -20,6 +20,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from gptlab.model.dropout import dropout_factors
+
 _LEAST, _MOST, _BLOCKS = 64, 256, 4
 
 
@@ -70,7 +72,7 @@ class _BlockedAttention(torch.autograd.Function):
             weights = scores.softmax(-1)
             kept += [weights] if goes_back else []
             if dropout:
-                noise = torch.empty_like(weights).bernoulli_(1 - dropout).div_(1 - dropout)
+                noise = dropout_factors(weights, dropout)
                 kept += [noise] if goes_back else []
                 weights = weights * noise
             output_NTK[:, rows] = torch.bmm(weights, v_NSK[:, keys])

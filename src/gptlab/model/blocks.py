@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from gptlab.config import ModelConfig
 from gptlab.model.cache import LayerCache, Memory
+from gptlab.model.dropout import Dropout
 from gptlab.model.linear import Linear
 from gptlab.model.multi_head import Attention, Context, CrossAttention
 
@@ -72,7 +73,7 @@ class Block(nn.Module):
             self.cross_attention = CrossAttention(config)
         self.feed_forward_norm = make_norm(config)
         self.feed_forward = FeedForward(config)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.is_parallel = config.parallel_residual
         self.is_pre = config.norm_place == "pre"
         self.is_recomputed = False

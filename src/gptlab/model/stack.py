@@ -15,6 +15,7 @@ from gptlab.config import ModelConfig
 from gptlab.errors import ConfigError
 from gptlab.model.blocks import Block, make_norm
 from gptlab.model.cache import LayerCache
+from gptlab.model.dropout import Dropout
 from gptlab.model.init import initialise
 from gptlab.model.linear import Embedding, Linear
 from gptlab.model.multi_head import Context
@@ -64,7 +65,7 @@ class Stack(Network):
             self.embedding = Embedding(config.vocab_size, config.embed_dim)
         if config.positions == "learned":
             self.position_embedding = nn.Embedding(config.seq_len, config.embed_dim)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.blocks = nn.ModuleList(
             Block(config, has_memory=self.has_memory) for _ in range(config.num_layers)
         )

@@ -17,10 +17,12 @@ from gptlab.config import HeadSettings, SamplingConfig
 from gptlab.config.heads import OWN
 from gptlab.config.model import AttentionBackend
 from gptlab.errors import CheckpointError, ConfigError
+from gptlab.model.encoder import Encoder
 from gptlab.model.head import Head
 from gptlab.model.heads import add_head
 from gptlab.model.stack import Stack, require_alone
 from gptlab.prediction.continuation import continue_texts
+from gptlab.prediction.filled_masks import fill_masks
 from gptlab.tokenizer import Tokenizer
 from gptlab.tokenizer.words import EncodedText, encode_text, encode_words
 
@@ -37,7 +39,7 @@ class ModelWithHead:
         backbone: Put into evaluation mode. With `head` given, that stands on it from now on.
         tokenizer: Its own.
         head: What is to be said of a text; what stands on the backbone already if None, and
-            without such a thing the model is a language model.
+            without such a thing a GPT says how texts go on, and an encoder what is hidden in them.
 
     Raises:
         ConfigError: The head is of another width, the tokenizer of another size, or the backbone
@@ -157,6 +159,9 @@ class ModelWithHead:
         head = self.backbone.head
         if head is None:
             rows = [self._plain(text) for text in texts]
+            if isinstance(self.backbone, Encoder):
+                filled = fill_masks(self.backbone, self.tokenizer, rows, batch_size=batch_size)
+                return [asdict(one) for one in filled]
             found = continue_texts(self.backbone, self.tokenizer, rows, _GREEDY, batch_size)
             return [asdict(continuation) for continuation in found]
         answers: list[dict[str, Any]] = [{} for _ in texts]

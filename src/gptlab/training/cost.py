@@ -101,10 +101,11 @@ def later_memory(session: Session) -> int:
 def comparable_peak(session: Session) -> float | None:
     """Operations a second that the devices could do, where `flops_per_token` says what a run does.
 
-    None where it does not, or the device is not known: with a head, of pairs, or where only a
-    part of the model learns, for gradients that nobody computes are no use of the processor.
+    None where it does not, or the device is not known: with a head, of pairs, of hidden tokens, of
+    which alone there are logits, or where only a part of the model learns, for gradients that
+    nobody computes are no use of the processor.
     """
     is_partial = learning_size(session) < session.model.num_parameters()
-    if is_partial or session.inputs.examples is not None:
+    if is_partial or session.inputs.examples is not None or session.config.learns_masks:
         return None
     return peak_flops(session.arithmetic, devices=session.ranks.size)

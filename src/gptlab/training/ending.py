@@ -3,6 +3,7 @@
 import shlex
 
 from gptlab.checkpoint import checkpoints_in
+from gptlab.tokenizer.mask import mask_name
 from gptlab.training.ranks import Ranks
 from gptlab.training.run_checkpoints import BEST
 from gptlab.training.session import Session
@@ -48,6 +49,9 @@ def closing_lines(session: Session, *, is_stopped: bool) -> str:
     command = f'gptlab-generate --model_path {model} --prompt "..."'
     if session.inputs.pairs is not None:
         command = f'gptlab-generate --model_path {model} --source "..."'
+    if session.config.learns_masks:
+        mask = mask_name(session.inputs.tokenizer)
+        command = f'gptlab-predict --model_path {model} --text "... {mask} ..."'
     if session.inputs.labelled is not None:
         command = f'gptlab-predict --model_path {model} --text "..."'
     return (

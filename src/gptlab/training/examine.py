@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 
 from gptlab.config import SamplingConfig
+from gptlab.data.masking import Masking
 from gptlab.errors import TrainingError
 from gptlab.generation import Generator
 from gptlab.generation.stream import TextStream
@@ -17,6 +18,8 @@ from gptlab.training.head_evaluation import HeadEvaluation, evaluate_head
 from gptlab.training.head_objective import HeadObjective
 from gptlab.training.inputs import PairInputs
 from gptlab.training.interrupt import BrokenOffError, Interrupt
+from gptlab.training.masked_evaluation import MaskedEvaluation, evaluate_masked, guessed
+from gptlab.training.masked_objective import MaskedObjective
 from gptlab.training.pair_evaluation import PairEvaluation, evaluate_pairs
 from gptlab.training.pair_objective import PairObjective
 from gptlab.training.parallelism import resharded
@@ -28,7 +31,7 @@ SAMPLES = "samples.txt"
 _PROMPT_TOKENS = 8
 _SAMPLED_PAIRS = 3
 
-AnyEvaluation = Evaluation | HeadEvaluation | PairEvaluation
+AnyEvaluation = Evaluation | HeadEvaluation | MaskedEvaluation | PairEvaluation
 
 
 def is_evaluation_due(session: Session) -> bool:
@@ -106,6 +109,15 @@ def _evaluate(session: Session, interrupt: Interrupt) -> AnyEvaluation:
             ranks=ranks,
             before_batch=before_batch,
         )
+    if isinstance(session.objective, MaskedObjective):
+        return evaluate_masked(
+            session.objective,
+            session.inputs.evaluation,
+            Masking.of(session.inputs.tokenizer, config.mask_share),
+            batch_size=batch_size,
+            ranks=ranks,
+            before_batch=before_batch,
+        )
     return evaluate_forward(
         session.module,
         session.model,
@@ -176,10 +188,14 @@ def _sample_pairs(session: Session, pairs: PairInputs) -> str:
 
 
 def _sample(session: Session) -> str:
-    """The beginning of the evaluation text, and how the model goes on."""
+    """The beginning of the evaluation text, and how the model goes on; or what it finds in it."""
     if session.inputs.pairs is not None:
         return _sample_pairs(session, session.inputs.pairs)
     tokenizer, dataset = session.inputs.tokenizer, session.inputs.evaluation[0]
+    if isinstance(session.objective, MaskedObjective):
+        masking = Masking.of(tokenizer, session.config.mask_share)
+        length = session.config.sample_length
+        return guessed(session.objective, dataset, masking, tokenizer, length=length)
     length = min(_PROMPT_TOKENS, session.config.seq_len - 1, len(dataset))
     # These very ids: their text might be cut in another way, without names of special tokens.
     prompt = dataset.read(0, length).tolist()

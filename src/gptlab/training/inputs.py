@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,10 @@ from gptlab.errors import ConfigError, DataError
 from gptlab.tokenizer import Tokenizer, train_bpe
 from gptlab.tokenizer.chat import ChatTemplate, with_template_tokens
 from gptlab.tokenizer.lower_case import lower_cased
+from gptlab.tokenizer.mask import with_mask
 from gptlab.tokenizer.pair import PairTokenizer
 from gptlab.training.chat import chat_template_of
+from gptlab.training.masked_inputs import readable, require_plain_texts
 from gptlab.training.run_tokenizer import CACHE, open_tokenizer, save_whole, shows_progress
 from gptlab.training.sources import Data, Say, Source, open_data, open_sources, weighted_paths
 
@@ -85,9 +88,15 @@ class Inputs:
         if self.labelled is not None:
             head = self.labelled.head
             return {"labels": head.labels, "num_values": head.num_values}
-        if isinstance(self.tokenizer, PairTokenizer):
-            return {"src_vocab_size": self.tokenizer.source.vocab_size}
         return {}
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The vocabularies of a new model."""
+        sizes = {"vocab_size": self.tokenizer.vocab_size}
+        if isinstance(self.tokenizer, PairTokenizer):
+            sizes["src_vocab_size"] = self.tokenizer.source.vocab_size
+        return sizes
 
 
 def load_inputs(config: TrainConfig, *, saved: Tokenizer | None, say: Say) -> Inputs:
@@ -108,28 +117,34 @@ def load_inputs(config: TrainConfig, *, saved: Tokenizer | None, say: Say) -> In
     if config.eval_data != AUTO:
         evaluation = [open_data([config.eval_data], config, say)]
     template = chat_template_of(config, [*(source.train for source in sources), *evaluation])
+    require_plain_texts(config, template)
     tokenizer = saved or open_tokenizer(config, sources, say=say, template=template)
     if config.lower_case:
         # One that does so already stays as it is.
         tokenizer = lower_cased(tokenizer)
     if template is not None:
         tokenizer = with_template_tokens(tokenizer, template)
+    read = [*(source.train for source in sources), *evaluation]
+    made_by = frozenset({tokenizer.fingerprint()})
+    if config.learns_masks:
+        before, tokenizer = tokenizer, with_mask(tokenizer)
+        made_by = readable(tokenizer, before, read)
+    encode = partial(
+        _tokens, tokenizer=tokenizer, made_by=made_by, config=config, template=template
+    )
     train = tuple(
-        TrainingData(
-            source.name,
-            _tokens(source.train, tokenizer, config, template, dropout=config.bpe_dropout),
-            source.weight,
-        )
+        TrainingData(source.name, encode(source.train, dropout=config.bpe_dropout), source.weight)
         for source in sources
     )
-    held_out = tuple(_tokens(part, tokenizer, config, template, dropout=0.0) for part in evaluation)
-    read = [*(source.train for source in sources), *evaluation]
+    held_out = tuple(encode(part, dropout=0.0) for part in evaluation)
     _verify(data for data in read if isinstance(data, TokenDataset))
     if all(len(dataset) < 2 for dataset in held_out):
         raise _too_short(config, evaluation[0], held_out[0])
     seq_len = _seq_len(config, [*(data.dataset for data in train), *held_out])
     floor = _floor(evaluation[0], held_out[0]) if len(evaluation) == 1 else None
-    evaluated = tuple(measured(dataset, tokenizer) for dataset in held_out)
+    # How much text is in hidden tokens says little of a model.
+    measure = (lambda dataset, _: dataset) if config.learns_masks else measured
+    evaluated = tuple(measure(dataset, tokenizer) for dataset in held_out)
     return Inputs(tokenizer, train, evaluated, seq_len, floor, template)
 
 
@@ -158,15 +173,18 @@ def _require_texts_for_dropout(config: TrainConfig, sources: list[Source]) -> No
 
 def _tokens(
     data: Data,
+    *,
     tokenizer: Tokenizer,
+    made_by: frozenset[str],
     config: TrainConfig,
     template: ChatTemplate | None,
-    *,
     dropout: float,
 ) -> TokenDataset:
     """The tokens of `data`, encoded now or found whole where they were prepared."""
     if isinstance(data, TokenDataset):
-        return TokenDataset(data.folder, tokenizer=tokenizer.fingerprint())
+        found = data.manifest["tokenizer"]
+        expected = found if found in made_by else tokenizer.fingerprint()
+        return TokenDataset(data.folder, tokenizer=expected)
     return prepare_cached(
         data,
         tokenizer,

@@ -34,7 +34,10 @@ class DeviceBatch(NamedTuple):
     positions: Tensor | None = None
     """int64, where each token stands; from 0 in each row if None."""
     lengths: Tensor | None = None
-    """int64, (B,) or (B, 2), tokens of each text that has a label; None for windows."""
+    """int64, (B,) or (B, 2), tokens of each text that has a label, or of each window of which some
+    are hidden; None for other windows, and where none is filled up."""
+    places: Tensor | None = None
+    """int64, where in the inputs the targets are, if those are hidden tokens."""
     sources: Tensor | None = None
     """int64, (B, S), what a Transformer makes the targets of."""
     source_lengths: Tensor | None = None

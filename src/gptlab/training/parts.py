@@ -1,4 +1,4 @@
-"""Parts of a run that differ between texts, texts with labels, and pairs."""
+"""Parts of a run that differ between texts, hidden tokens of them, labels, and pairs."""
 
 import hashlib
 from collections.abc import Sequence
@@ -7,6 +7,7 @@ from fractions import Fraction
 from gptlab.config import LossConfig, TrainConfig
 from gptlab.data import TokenDataset, WindowSampler
 from gptlab.data.labelled import LabelledSampler
+from gptlab.data.masking import MaskedSampler, Masking
 from gptlab.data.mixture import MixedSampler
 from gptlab.data.pair_sampler import PairSampler
 from gptlab.data.sampler import Sampler
@@ -18,6 +19,7 @@ from gptlab.training.head_objective import HeadObjective
 from gptlab.training.inputs import Inputs, load_inputs
 from gptlab.training.key_tokens import find_key_ids
 from gptlab.training.labelled_inputs import load_labelled_inputs
+from gptlab.training.masked_objective import MaskedObjective
 from gptlab.training.objective import Objective
 from gptlab.training.pair_inputs import load_pair_inputs
 from gptlab.training.pair_objective import PairObjective
@@ -47,6 +49,8 @@ def make_objective(
         assert isinstance(model, Stack)
         return HeadObjective(model, arithmetic=arithmetic)
     kind = Objective if inputs.pairs is None else PairObjective
+    if config.learns_masks:
+        kind = MaskedObjective
     return kind(
         model,
         config.part(LossConfig),
@@ -66,7 +70,11 @@ def make_sampler(config: TrainConfig, inputs: Inputs, mixture: Mixture) -> Sampl
             shuffle=config.shuffle,
         )
     if inputs.labelled is None:
-        return mixture[0][0] if len(mixture) == 1 else MixedSampler(mixture)
+        windows = mixture[0][0] if len(mixture) == 1 else MixedSampler(mixture)
+        if not config.learns_masks:
+            return windows
+        masking = Masking.of(inputs.tokenizer, config.mask_share)
+        return MaskedSampler(windows, masking, seed=config.seed)
     return LabelledSampler(
         inputs.labelled.train,
         batch_size=config.batch_size,

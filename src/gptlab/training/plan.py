@@ -32,6 +32,7 @@ def describe(session: Session, cost: Cost) -> str:
         f"data     {_data(session)}",
         f"steps    {steps:,}{more} of {config.batch_size} x {_length(session)} tokens = "
         f"{session.sampler.epoch(session.total_steps):.3g} epochs{_early_ending(config)}",
+        *_masks(config),
         f"ratio    {read / parameters:.3g} tokens read per parameter, "
         f"{tokens / parameters:.3g} of them different",
         *_means(session, cost),
@@ -44,6 +45,12 @@ def describe(session: Session, cost: Cost) -> str:
         )
     lines += _note_of_evaluations(session, steps)
     return "\n".join(lines)
+
+
+def _masks(config: TrainConfig) -> list[str]:
+    if not config.learns_masks:
+        return []
+    return [f"masks    {config.mask_share:.3g} of the tokens of a window, drawn anew in each step"]
 
 
 def describe_labelled(session: Session, cost: Cost) -> str:

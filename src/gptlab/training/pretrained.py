@@ -5,16 +5,19 @@ from dataclasses import dataclass
 from gptlab import interop
 from gptlab.checkpoint import add_special_tokens, named_model
 from gptlab.checkpoint.adapters import fingerprint
-from gptlab.config import LoRA, ModelConfig, TrainConfig
+from gptlab.config import LoRA, ModelConfig, TrainConfig, TransformerConfig
 from gptlab.config.training import AUTO
 from gptlab.errors import ConfigError
-from gptlab.model import GPT, add_lora, grow_vocabulary
+from gptlab.model import Network, add_lora, grow_vocabulary
+from gptlab.model.architectures import config_class
 from gptlab.model.lora import all_modules, freeze_all_but_last, require_plain
 from gptlab.model.settings import FREE, with_settings
 from gptlab.model.stack import Stack
 from gptlab.tokenizer import Tokenizer, load_tokenizer
 from gptlab.tokenizer.chat import with_template_tokens
 from gptlab.tokenizer.lower_case import lower_cased
+from gptlab.tokenizer.mask import with_mask
+from gptlab.tokenizer.pair import PairTokenizer
 from gptlab.training.allocation import give_freed_memory_back
 from gptlab.training.chat import named_template
 
@@ -23,7 +26,7 @@ from gptlab.training.chat import named_template
 class Pretrained:
     """A model in float32, of which what learns has `requires_grad`, and its tokenizer."""
 
-    model: GPT
+    model: Network
     tokenizer: Tokenizer
 
 
@@ -35,16 +38,40 @@ def load_pretrained(config: TrainConfig) -> tuple[TrainConfig, Pretrained]:
         GptlabError: The model or a tokenizer is missing, damaged, or can't be what is asked for.
     """
     assert config.init_from is not None
-    model, own = interop.load_gpt(named_model(config.init_from, config.runs_dir))
+    model, own = interop.load(named_model(config.init_from, config.runs_dir))
+    if model.architecture != config.architecture:
+        raise ConfigError(
+            f"{config.init_from} is of architecture {model.architecture}, but the run of "
+            f"{config.architecture}; write --architecture {model.architecture}, or begin with "
+            "another model"
+        )
     require_plain(model, "train")
     model.float()
     settings = _settings(config, model.config)
     tokenizer = _tokenizer(config, own, model)
-    lora = _lora(config, model) if config.lora_rank else None
-    attention = settings.attention
+    # Of the model as it was saved, before it is changed.
+    lora = _lora(config, model) if config.lora_rank and isinstance(model, Stack) else None
     model = with_settings(
-        model, seq_len=settings.seq_len, dropout=settings.dropout, attention=attention
+        model,
+        seq_len=settings.seq_len,
+        dropout=settings.dropout,
+        attention=settings.attention,
     )
+    if isinstance(model, Stack):
+        model, tokenizer = _extended(config, model, tokenizer)
+        if lora is not None:
+            add_lora(model, lora, seed=config.seed)
+            if lora.base == "int8":
+                # Of the matrices in all their digits, which lie scattered among what is kept.
+                give_freed_memory_back()
+        freeze(model, config)
+    _require_vocab_size(config, settings, model)
+    # All of them count as given from here on, the model's context among them.
+    return config.model_copy(update=model.config.model_dump()), Pretrained(model, tokenizer)
+
+
+def _extended(config: TrainConfig, model: Stack, tokenizer: Tokenizer) -> tuple[Stack, Tokenizer]:
+    """A model and a tokenizer with the tokens that the run adds to them."""
     if config.special_tokens:
         model, tokenizer = add_special_tokens(
             model, tokenizer, config.special_tokens, seed=config.seed, in_text=True
@@ -53,17 +80,12 @@ def load_pretrained(config: TrainConfig) -> tuple[TrainConfig, Pretrained]:
     template = named_template(config)
     if template is not None:
         tokenizer = with_template_tokens(tokenizer, template)
-        vocab_size = max(model.config.vocab_size, tokenizer.vocab_size)
+    if config.learns_masks:
+        tokenizer = with_mask(tokenizer)
+    vocab_size = max(model.config.vocab_size, tokenizer.vocab_size)
+    if vocab_size > model.config.vocab_size:
         model = grow_vocabulary(model, vocab_size, seed=config.seed)
-    if lora is not None:
-        add_lora(model, lora, seed=config.seed)
-        if lora.base == "int8":
-            # Of the matrices in all their digits, which lie scattered among what is kept.
-            give_freed_memory_back()
-    freeze(model, config)
-    _require_vocab_size(config, settings, model)
-    # All of them count as given from here on, the model's context among them.
-    return config.model_copy(update=model.config.model_dump()), Pretrained(model, tokenizer)
+    return model, tokenizer
 
 
 def freeze(model: Stack, config: TrainConfig) -> None:
@@ -74,8 +96,9 @@ def freeze(model: Stack, config: TrainConfig) -> None:
 
 def _settings(config: TrainConfig, own: ModelConfig) -> ModelConfig:
     """The model's own settings, with those that may be others as the user gave them."""
-    given = config.model_fields_set & ModelConfig.model_fields.keys()
-    asked = config.part(ModelConfig)
+    kind = config_class(config.architecture)
+    given = config.model_fields_set & kind.model_fields.keys()
+    asked = config.part(kind)
     now, then = _resolved(asked), _resolved(own)
     for name in sorted(given - {*FREE, "vocab_size"}):
         if now[name] != then[name]:
@@ -88,14 +111,21 @@ def _settings(config: TrainConfig, own: ModelConfig) -> ModelConfig:
 
 def _resolved(config: ModelConfig) -> dict[str, object]:
     """The settings with what is meant where nothing was given."""
-    return config.model_dump() | {
+    meant: dict[str, object] = {
         "n_kv_heads": config.kv_heads,
         "head_width": config.head_dim,
         "qkv_bias": config.bias if config.qkv_bias is None else config.qkv_bias,
     }
+    if isinstance(config, TransformerConfig):
+        meant |= {
+            "src_vocab_size": config.source_size,
+            "encoder_layers": config.encoder_layers or config.num_layers,
+            "share_embeddings": config.shares_embeddings,
+        }
+    return config.model_dump() | meant
 
 
-def _require_vocab_size(config: TrainConfig, own: ModelConfig, model: GPT) -> None:
+def _require_vocab_size(config: TrainConfig, own: ModelConfig, model: Network) -> None:
     known = {own.vocab_size, model.config.vocab_size}
     if "vocab_size" in config.model_fields_set and config.vocab_size not in known:
         raise ConfigError(
@@ -104,7 +134,7 @@ def _require_vocab_size(config: TrainConfig, own: ModelConfig, model: GPT) -> No
         )
 
 
-def _tokenizer(config: TrainConfig, own: Tokenizer, model: GPT) -> Tokenizer:
+def _tokenizer(config: TrainConfig, own: Tokenizer, model: Network) -> Tokenizer:
     """The model's, or the one that the user named, which must have as many ids."""
     tokenizer = own
     if config.tokenizer != AUTO:
@@ -116,6 +146,13 @@ def _tokenizer(config: TrainConfig, own: Tokenizer, model: GPT) -> Tokenizer:
                 f"{config.init_from} has {own.vocab_size}; leave --tokenizer out, for the model "
                 "knows its own ids alone"
             )
+        if isinstance(own, PairTokenizer):
+            tokenizer = PairTokenizer(tokenizer, own.source)
+    if config.src_tokenizer is not None:
+        raise ConfigError(
+            f"src_tokenizer is {config.src_tokenizer}, but {config.init_from} has a tokenizer for "
+            "sources already; leave it out"
+        )
     if tokenizer.vocab_size > model.config.vocab_size:
         raise ConfigError(
             f"the tokenizer of {config.init_from} has {tokenizer.vocab_size} tokens, but the model "
@@ -124,7 +161,7 @@ def _tokenizer(config: TrainConfig, own: Tokenizer, model: GPT) -> Tokenizer:
     return lower_cased(tokenizer) if config.lower_case else tokenizer
 
 
-def _lora(config: TrainConfig, model: GPT) -> LoRA:
+def _lora(config: TrainConfig, model: Stack) -> LoRA:
     assert config.lora_rank is not None
     return LoRA(
         rank=config.lora_rank,

@@ -56,10 +56,12 @@ class Recorder:
         self._start = self._interval_start = time.perf_counter()
         self._interval_tokens = 0
         self._speed = 0.0
-        # What is counted of labelled texts, and of pairs.
+        # What is counted, which of labelled texts is no token.
         self._unit = "tok" if session.inputs.labelled is None else "targets"
         if session.inputs.pairs is not None:
             self._unit = "target tok"
+        if session.config.learns_masks:
+            self._unit = "masked tok"
         self._peak_flops = comparable_peak(session)
 
     def count(self, report: StepReport) -> None:

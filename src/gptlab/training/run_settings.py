@@ -125,12 +125,12 @@ def _agrees(name: str, value: object, saved: TrainConfig) -> bool:
     if name == "precision" and value == AUTO:
         return True
     if name == "vocab_size" and isinstance(value, int):
-        if saved.init_from is not None:
-            # Given is what the model had before it grew by new tokens.
+        if saved.init_from is not None or (saved.learns_masks and saved.tokenizer != AUTO):
+            # Given is what the model, or the tokenizer, had before it grew by new tokens.
             return saved.vocab_size - _num_new_tokens(saved) <= value <= saved.vocab_size
         if saved.tokenizer == AUTO:
-            # A text may have no more to merge than this.
-            return value >= saved.vocab_size
+            # A text may have no more to merge than this; prepared data may have had no mask.
+            return value >= saved.vocab_size - int(saved.learns_masks)
     if name == "src_vocab_size" and isinstance(value, int) and saved.src_tokenizer is None:
         return value >= (saved.src_vocab_size or value)
     return name in MAY_CHANGE or value == getattr(saved, name)
@@ -139,7 +139,8 @@ def _agrees(name: str, value: object, saved: TrainConfig) -> bool:
 def _num_new_tokens(saved: TrainConfig) -> int:
     """How many tokens a run may have added to its model."""
     template = named_template(saved)
-    return len(saved.special_tokens) + (0 if template is None else len(template.special_tokens))
+    of_template = 0 if template is None else len(template.special_tokens)
+    return len(saved.special_tokens) + of_template + int(saved.learns_masks)
 
 
 def _shown(value: object) -> str:

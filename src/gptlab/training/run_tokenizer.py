@@ -18,6 +18,7 @@ from gptlab.errors import ConfigError, DataError
 from gptlab.tokenizer import SPECIAL_TOKENS, BPETokenizer, Tokenizer, load_tokenizer, train_bpe
 from gptlab.tokenizer.chat import ChatTemplate
 from gptlab.tokenizer.chunks.steps import normalise
+from gptlab.tokenizer.mask import MASK
 from gptlab.training.sources import Say, Source
 
 CACHE = ".cache"
@@ -100,6 +101,9 @@ def own_tokenizer(
     if template is not None:
         key += f" {template.fingerprint()}"
         special_tokens += template.special_tokens
+    if config.learns_masks:
+        key += " mask"
+        special_tokens += (MASK,)
     name = f"tokenizer-{hashlib.sha256(key.encode()).hexdigest()[:20]}"
     folder = Path(config.runs_dir) / CACHE / name
     if folder.exists():

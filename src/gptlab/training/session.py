@@ -159,7 +159,7 @@ def open_session(
     inputs = ranks.first(lambda: read_inputs(config, head, saved=saved_tokenizer, say=tell))
     config = config.replace(
         # A trained model may have more rows than its tokenizer has ids.
-        vocab_size=config.vocab_size if config.init_from else inputs.tokenizer.vocab_size,
+        **({} if config.init_from else inputs.sizes),
         seq_len=inputs.seq_len,
         experiment_name=start.folder.name,
         precision=arithmetic.precision,
