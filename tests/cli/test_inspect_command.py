@@ -13,7 +13,8 @@ from gptlab.model import GPT, Encoder, Transformer
 from gptlab.model.heads import add_head
 
 FLAGS = ["--device", "cpu", "--precision", "fp32"]
-SHAPE = {"vocab_size": 270, "embed_dim": 16, "num_layers": 1, "n_heads": 2, "seq_len": 16}
+TINY_SHAPE = {"embed_dim": 16, "num_layers": 1, "n_heads": 2, "seq_len": 16}
+SHAPE = {"vocab_size": 270, **TINY_SHAPE}
 PAGE = Path("runs/tiny/inspect/loss.html")
 
 
@@ -72,6 +73,9 @@ def test_sources_of_an_encoder_decoder(workplace, command):
     assert code == 0
     assert {path.name for path in Path("inspect").glob("*")} == {"loss.html", "inspect.json"}
     assert Path("inspect/loss.html").read_text().count("<table>") == 2
+    code, _, err = command(main, "pairs", *FLAGS)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "pairs lies in no run, which would have pairs; write --source" in err
     code, out, err = command(main, "pairs", "--text", "The cat", *FLAGS)
     assert (code, out, err) == (
         2,
@@ -81,6 +85,32 @@ def test_sources_of_an_encoder_decoder(workplace, command):
     code, _, err = command(main, "pairs", "--source", "The cat" * 9, *FLAGS)
     assert (code, err.count("\n")) == (2, 1)
     assert "a source has 19 tokens, but the model reads 16 at most" in err
+
+
+def test_the_pairs_of_a_run(workplace, command):
+    Path("pairs.tsv").write_text("source\ttarget\n" + "the cat\tcat\na dog\tdog\n" * 9)
+    Path("held.tsv").write_text(
+        "source\ttarget\n" + f"{'long ' * 20}\tx\n" + "The cat\tC\nA dog\tD\nA mat\tM\nran\tR\n"
+    )
+    settings = gptlab.TrainConfig(
+        architecture="transformer",
+        train_data="pairs.tsv",
+        eval_data="held.tsv",
+        tokenizer="tok",
+        experiment_name="run",
+        max_steps=1,
+        batch_size=2,
+        quiet=True,
+        **TINY_SHAPE,
+    )
+    gptlab.train(settings)
+    code, out, err = command(main, "run", "--max_tokens", 0, *FLAGS)
+    assert (code, err) == (0, "")
+    page = Path("runs/run/inspect/loss.html").read_text()
+    assert page.count("<table>") == 3
+    assert "A mat" in page
+    assert "long" not in page
+    assert "tokens         6 predicted" in out
 
 
 def test_an_encoder_has_pictures_alone(workplace, command):
@@ -110,7 +140,7 @@ def test_an_encoder_has_pictures_alone(workplace, command):
         (["tiny", "--text", "x", "--text_file", "y"], "--text and --text_file exclude each other"),
         (["tiny", "--text_file", "none.txt"], "there is no file none.txt; name one, or give the"),
         (["tiny", "--text_file", "binary"], "binary is no UTF-8 text, for byte 1 is 0xff; name a"),
-        (["tiny", "--text_file", "empty.txt"], "empty.txt is empty; write the beginning of a"),
+        (["tiny", "--text_file", "empty.txt"], "empty.txt is empty; write some text, or leave"),
         (["tiny", "--output", "text.txt"], "text.txt is no folder; write --output with the name"),
         (["tiny", "--output", "tok"], "tok holds "),
         (

@@ -18,14 +18,15 @@ if TYPE_CHECKING:
     from gptlab.evaluation.inspection import Findings
 
 _FOLDER = "inspect"
+_FEW = 8
 
 
 class InspectCommand(CommandLine):
     """Show how a model predicts each token of a text, and where its heads look.
 
     MODEL is a run, its newest checkpoint then, or a checkpoint folder; two are shown side by side.
-    A GPT or an encoder reads --text, or the beginning of what its run was evaluated on. An
-    encoder-decoder reads --source.
+    A GPT or an encoder reads --text, an encoder-decoder --source; without these, the beginning of
+    what the first model's run was evaluated on.
     """
 
     positional: ClassVar[str | None] = "model"
@@ -93,7 +94,8 @@ def _inspect(command: InspectCommand) -> None:
     findings = _findings(command, models, text)
     with new_folder(output) as folder:
         files = write_findings(folder, findings)
-    print(f"{report(findings)}\n\nwritten to {output}: {', '.join(files)}")
+    more = f" and {len(files) - _FEW} more" if len(files) > _FEW else ""
+    print(f"{report(findings)}\n\nwritten to {output}: {', '.join(files[:_FEW])}{more}")
 
 
 def _models(command: InspectCommand) -> "dict[str, Inspected]":
@@ -130,12 +132,11 @@ def _findings(
 
     most, first = command.max_tokens, next(iter(models.values()))
     if isinstance(first.model, Transformer):
-        if not command.source:
+        if text is not None:
             raise ConfigError(
                 f'{first.folder} is an encoder-decoder, which reads a source; write --source "..."'
             )
-        targets = command.target or [None] * len(command.source)
-        pairs = list(zip(command.source, targets, strict=True))
+        pairs = _pairs(command, first)
         return {
             name: [inspect_pair(model, *pair, most=most) for pair in pairs]
             for name, model in models.items()
@@ -147,6 +148,16 @@ def _findings(
         )
     read = beginning_of_held_out(first) if text is None else text
     return {name: [inspect_text(model, read, most=most)] for name, model in models.items()}
+
+
+def _pairs(command: InspectCommand, first: "Inspected") -> list[tuple[str, str | None]]:
+    """The sources that the flags name and their targets, if they have some; or those held out."""
+    from gptlab.evaluation.pair_reading import first_held_out
+
+    if not command.source:
+        return [(pair.source, pair.target) for pair in first_held_out(first)]
+    targets = command.target or (None,) * len(command.source)
+    return list(zip(command.source, targets, strict=True))
 
 
 if __name__ == "__main__":

@@ -38,12 +38,16 @@ def _rows(readings: "Sequence[Reading]") -> list[Row]:
 
 def _worst(readings: "Sequence[Reading]") -> list[Row]:
     """A row for each of the tokens with the largest losses, the largest first."""
-    tokens = [token for reading in readings for token in reading.tokens]
-    losses = [(token.figures.nats, token) for token in tokens if token.figures is not None]
-    losses.sort(key=lambda pair: -pair[0])
+    losses = [
+        (token.figures.nats, place, token)
+        for reading in readings
+        for place, token in enumerate(reading.tokens, start=1)
+        if token.figures is not None
+    ]
+    losses.sort(key=lambda one: -one[0])
     rows: list[Row] = []
-    for nats, token in losses[:_WORST]:
+    for nats, place, token in losses[:_WORST]:
         (likeliest, share), *_ = token.alternatives
-        what = f"{nats:.2f} nats for '{token.shown}', after {share:.0%} on '{likeliest}'"
+        what = f"{nats:.2f} nats for '{token.shown}', token {place}: {share:.0%} on '{likeliest}'"
         rows.append(("" if rows else "worst", what))
     return rows

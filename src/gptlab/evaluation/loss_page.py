@@ -73,11 +73,14 @@ def _between(*models: Sequence[Reading]) -> list[list[Differences]]:
 
 def _legend(scale: float, *, is_pair: bool) -> str:
     lines = [
-        "Point at a token, or go to it with the tabulator key, for how it was predicted. "
+        "Point at a token, or go to it with the Tab key, for how it was predicted. "
         f"Its colour is its loss, from 0 to the {scale:.2f} nats of a blind guess."
     ]
     if is_pair:
-        lines.append("Where the two differ most, in a tenth of the tokens, it is underlined.")
+        lines.append(
+            "A difference is the loss here less that of the other model; the tenth of the tokens "
+            "with the largest ones is underlined."
+        )
     return " ".join(lines)
 
 

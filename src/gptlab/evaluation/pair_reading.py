@@ -4,15 +4,21 @@ Letters: T target length, V vocabulary of targets.
 """
 
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 
 from gptlab.config import SamplingConfig
+from gptlab.corpus.pairs import Pair
+from gptlab.errors import ConfigError, DataError
 from gptlab.evaluation.inspected import Inspected
 from gptlab.evaluation.reading import Reading, read_token, shown_by
 from gptlab.evaluation.token_figures import token_figures
 from gptlab.generation import Generator
 from gptlab.tokenizer.pair import end_id, source_of, start_id
+from gptlab.training.pair_inputs import held_out_pairs
+
+_PAIRS = 3
 
 
 @dataclass(frozen=True)
@@ -25,6 +31,35 @@ class PairIds:
     """What the decoder reads to write the target: what begins it, and all but its end."""
     is_own: bool
     """Whether the target is what the model itself says."""
+
+
+def first_held_out(inspected: Inspected) -> list[Pair]:
+    """The first pairs that the model's run was evaluated on, of those that it can read.
+
+    Raises:
+        ConfigError: The checkpoint lies in no run.
+        DataError: The pairs are no longer there, or none of them is short enough.
+    """
+    if inspected.settings is None:
+        raise ConfigError(
+            f'{inspected.folder} lies in no run, which would have pairs; write --source "..."'
+        )
+    length = inspected.model.config.seq_len
+    of_targets = inspected.tokenizer
+    of_sources = source_of(of_targets)
+    fitting = (
+        pair
+        for pair in held_out_pairs(inspected.settings)
+        if len(of_sources.encode(pair.source)) < length
+        and len(of_targets.encode(pair.target)) < length
+    )
+    found = list(islice(fitting, _PAIRS))
+    if not found:
+        raise DataError(
+            f"no pair that {inspected.folder} was evaluated on is shorter than {length} tokens; "
+            'write --source "..."'
+        )
+    return found
 
 
 def pair_ids(inspected: Inspected, source: str, target: str | None) -> PairIds:
