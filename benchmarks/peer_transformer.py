@@ -6,8 +6,7 @@ Letters: B batch, S source length, T target length, D model width, V vocabulary.
 """
 
 import math
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -26,11 +25,11 @@ class PeerTransformer(nn.Module):
 
     def __init__(self, *, vocab_size: int, width: int, layers: int, heads: int) -> None:
         super().__init__()
-        self.transformer = nn.Transformer(
+        self.core = nn.Transformer(
             width, heads, layers, layers, _EXPANSION * width, DROPOUT, batch_first=True
         )
-        self.source_embedding = nn.Embedding(vocab_size, width)
-        self.target_embedding = nn.Embedding(vocab_size, width)
+        self.source = nn.Embedding(vocab_size, width)
+        self.target = nn.Embedding(vocab_size, width)
         self.head = nn.Linear(width, vocab_size, bias=False)
         self.dropout = nn.Dropout(DROPOUT)
         self.register_buffer("positions", sinusoidal(width))
@@ -38,9 +37,9 @@ class PeerTransformer(nn.Module):
     def forward(self, source_BS: Tensor, target_BT: Tensor) -> Tensor:
         """Logits (B, T, V)."""
         is_filling_BS = source_BS == PAD
-        hidden_BTD = self.transformer(
-            self._embed(self.source_embedding, source_BS),
-            self._embed(self.target_embedding, target_BT),
+        hidden_BTD = self.core(
+            self._embed(self.source, source_BS),
+            self._embed(self.target, target_BT),
             tgt_mask=future(target_BT),
             src_key_padding_mask=is_filling_BS,
             tgt_key_padding_mask=target_BT == PAD,
@@ -50,11 +49,11 @@ class PeerTransformer(nn.Module):
 
     def greedy(self, source_BS: Tensor, *, start: int, new_tokens: int) -> Tensor:
         """The likeliest tokens one after the other, (B, T) int64; sources are of one length."""
-        memory_BSD = self.transformer.encoder(self._embed(self.source_embedding, source_BS))
+        memory_BSD = self.core.encoder(self._embed(self.source, source_BS))
         tokens = torch.full((len(source_BS), 1), start, device=source_BS.device)
         for _ in range(new_tokens):
-            hidden_BTD = self.transformer.decoder(
-                self._embed(self.target_embedding, tokens), memory_BSD, tgt_mask=future(tokens)
+            hidden_BTD = self.core.decoder(
+                self._embed(self.target, tokens), memory_BSD, tgt_mask=future(tokens)
             )
             next_B1 = self.head(hidden_BTD[:, -1]).argmax(dim=-1, keepdim=True)
             tokens = torch.cat((tokens, next_B1), dim=1)
@@ -101,42 +100,3 @@ def peer_batches(
     )
     while True:
         yield from loader
-
-
-_NAMES = (
-    (r"(encoder|decoder)\.blocks\.(\d+)\.", r"transformer.\1.layers.\2."),
-    (r"\.cross_attention\.o_proj\.", ".multihead_attn.out_proj."),
-    (r"\.attention\.o_proj\.", ".self_attn.out_proj."),
-    (r"\.attention\.qkv_proj\.", ".self_attn.in_proj_"),
-    (r"\.feed_forward\.up_proj\.", ".linear1."),
-    (r"\.feed_forward\.down_proj\.", ".linear2."),
-    (r"\.attention_norm\.", ".norm1."),
-    (r"\.cross_attention_norm\.", ".norm2."),
-    (r"(encoder\..*)\.feed_forward_norm\.", r"\1.norm2."),
-    (r"(decoder\..*)\.feed_forward_norm\.", r"\1.norm3."),
-    (r"^encoder\.embedding\.", "source_embedding."),
-    (r"^decoder\.embedding\.", "target_embedding."),
-    (r"^decoder\.lm_head\.", "head."),
-)
-
-
-def load_weights(model: PeerTransformer, weights: Mapping[str, Tensor]) -> None:
-    """Give it those of a gptlab Transformer of the arrangement of 2017.
-
-    The norms behind its encoder and its decoder stay as they are, and change nothing: what they
-    read comes from a norm.
-    """
-    renamed: dict[str, Tensor] = {}
-    for name, tensor in weights.items():
-        if ".cross_attention.kv_proj." in name:
-            continue
-        if ".cross_attention.q_proj." in name:
-            tensor = torch.cat((tensor, weights[name.replace(".q_proj.", ".kv_proj.")]))
-            name = name.replace(".cross_attention.q_proj.", ".multihead_attn.in_proj_")
-        for pattern, replacement in _NAMES:
-            name = re.sub(pattern, replacement, name)
-        renamed[name] = tensor
-    missing, unexpected = model.load_state_dict(renamed, strict=False)
-    own = {"positions", *(name for name in missing if re.search(r"coder\.norm\.", name))}
-    assert not unexpected, unexpected
-    assert set(missing) <= own, set(missing) - own

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-from peer_transformer import DROPOUT, PAD, PeerTransformer, load_weights, peer_batches
+from peer_transformer import DROPOUT, PAD, PeerTransformer, peer_batches
 from torch import Tensor, nn
+from transformer_weights import TORCH
+from transformer_weights import Peer as Weights
 
 if TYPE_CHECKING:
     from gptlab import Transformer
@@ -246,8 +248,8 @@ class Peer:
             update(model, [optimizer], loss_of(batch, forward))
             return tokens
 
-        @torch.no_grad()
         def loss() -> float:
+            # Without gradients it takes a way that knows no autocast.
             model.eval()
             value = loss_of(held, model).item()
             model.train()
@@ -291,7 +293,10 @@ def peer_model(work: Work) -> PeerTransformer:
         layers=work.shape["num_layers"],
         heads=work.shape["n_heads"],
     )
-    load_weights(model, own_model(work).state_dict())
+    own = own_model(work)
+    weights = Weights(model, own.config, TORCH, model).to_theirs(own.state_dict())
+    # The norms behind its encoder and its decoder change nothing: what they read is of a norm.
+    model.load_state_dict(weights, strict=False)
     return model
 
 
