@@ -19,7 +19,6 @@ from transformer_weights import Peer as Weights
 if TYPE_CHECKING:
     from gptlab import Transformer
     from gptlab.data.pairs import PairDataset
-    from gptlab.tokenizer import Tokenizer
 
 # The arrangement of 2017, in gptlab's settings.
 PAPER = {
@@ -117,7 +116,7 @@ class Gptlab:
         from gptlab.training.loader import BatchLoader, DeviceBatch
 
         use_memory_well(work)
-        dataset, _ = read_dataset()
+        dataset = read_dataset()
         sampler = PairSampler(dataset, batch_size=work.batch_size, seed=0, shuffle=True)
         loader = BatchLoader(sampler, device=work.device)
         steps = iter(range(1 << 40))
@@ -196,13 +195,12 @@ class Peer:
     @classmethod
     def pairs(cls, work: Work) -> Translator:
         """Steps on the shipped pairs, shuffled and filled up."""
-        dataset, tokenizer = read_dataset()
+        dataset = read_dataset()
         rows = (dataset.batch(np.array([number])) for number in range(len(dataset)))
         pairs = [
             tuple(torch.from_numpy(side[0]) for side in (row.sources, row.inputs, row.targets))
             for row in rows
         ]
-        assert tokenizer.pad_id == PAD
         batches = peer_batches(pairs, batch_size=work.batch_size)
 
         def next_batch() -> tuple[Batch, int]:
@@ -314,8 +312,8 @@ def random_batch(work: Work) -> Batch:
     return Batch(*(work.random_ids(seed=seed) for seed in (1, 2, 3)))
 
 
-def read_dataset() -> "tuple[PairDataset, Tokenizer]":
-    """The shipped pairs as ids of a tokenizer of their own."""
+def read_dataset() -> "PairDataset":
+    """The shipped pairs as ids of a tokenizer of their own; none of them is PAD, which is byte 0."""
     import gptlab
     from gptlab.corpus.pairs import PairFields, read_pairs
     from gptlab.data.pairs import PairDataset
@@ -323,7 +321,7 @@ def read_dataset() -> "tuple[PairDataset, Tokenizer]":
     pairs = read_pairs([_FILE], fields=PairFields())
     texts: Iterator[str] = (text for pair in pairs for text in (pair.source, pair.target))
     tokenizer = gptlab.train_bpe(texts=texts, vocab_size=1000)
-    return PairDataset(pairs, tokenizer, tokenizer, length=_SEQ_LEN), tokenizer
+    return PairDataset(pairs, tokenizer, tokenizer, length=_SEQ_LEN)
 
 
 def update(model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], loss: Tensor) -> None:
