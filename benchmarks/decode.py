@@ -23,11 +23,7 @@ benchmarks/results/decode-DEVICE.json, where --parts replaces these parts alone.
 
 import argparse
 import json
-import os
-import subprocess
-import sys
 import tempfile
-import threading
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
@@ -41,67 +37,12 @@ from decode_parts import BANDWIDTH, PARTS, SMALL, TINY, Contender, Part
 from decode_start import first_tokens
 from measure import available_cores, machine, summary
 from report import publish, show
+from worker import Worker
 
 TASK = Path(__file__).with_name("decode_task.py")
 _BANDWIDTH_BYTES = 2**30
 _PASSES = 10
-_LIMIT_SECONDS = 1800
 FIRST_TOKEN = "first_token"
-
-
-class Worker:
-    """A contender's process, which has made its first calls."""
-
-    def __init__(self, task: Mapping[str, Any]) -> None:
-        # The memory at its best: pages of 4 KiB are slower to find.
-        is_look = task["library"] in {contender.library for contender in BANDWIDTH}
-        environment = {"THP_MEM_ALLOC_ENABLE": "1"} if is_look else {}
-        # A pipe that nobody reads would stop a library that has much to say.
-        self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115
-        self._process = subprocess.Popen(
-            [sys.executable, str(TASK), json.dumps(task)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._said,
-            text=True,
-            env=os.environ | environment,
-        )
-        try:
-            self.ready = self._answer()
-        except RuntimeError:
-            self.close()
-            raise
-
-    def calls(self, number: int) -> list[float]:
-        """Seconds of each of some calls."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"{number}\n")
-        self._process.stdin.flush()
-        seconds: list[float] = self._answer()["seconds"]
-        return seconds
-
-    def _answer(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        timer = threading.Timer(_LIMIT_SECONDS, self._process.kill)
-        timer.start()
-        try:
-            # A library may print of its own.
-            for line in self._process.stdout:
-                if line.startswith("{"):
-                    answer: dict[str, Any] = json.loads(line)
-                    return answer
-        finally:
-            timer.cancel()
-        code = self._process.wait()
-        self._said.seek(0)
-        lines = self._said.read().strip().splitlines() or [f"exit code {code}"]
-        raise RuntimeError(lines[-1])
-
-    def close(self) -> None:
-        """End the process, which may have ended by itself."""
-        self._process.kill()
-        self._process.communicate()
-        self._said.close()
 
 
 def measure(part: Part, contenders: Sequence[Contender], options: argparse.Namespace) -> Any:
@@ -154,7 +95,9 @@ def make_worker(
         task["settings"] = {"bytes": _BANDWIDTH_BYTES // (8 if options.quick else 1)}
     if contender.library == "llama.cpp":
         return LlamaBench(options.llama_bench, task, folder)
-    return Worker(task)
+    # The memory at its best: pages of 4 KiB are slower to find.
+    environment = {"THP_MEM_ALLOC_ENABLE": "1"} if contender in BANDWIDTH else {}
+    return Worker(TASK, task, environment=environment)
 
 
 def figures(

@@ -15,7 +15,7 @@ from typing import Any
 
 from finetune_tables import finetune_tables, loading_tables
 from measure import Table, spread, write_result
-from transformer_tables import toy_pairs_tables
+from transformer_tables import toy_pairs_tables, transformer_tables
 
 Result = dict[str, Any]
 HERE = Path(__file__).parent
@@ -480,6 +480,9 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         "What each part brings", "benchmarks/time_to_loss.py TEXT --ablation", time_to_loss_tables
     ),
     "decode": Benchmark("Generation", "benchmarks/decode.py --llama_bench PROGRAM", decode_tables),
+    "transformer": Benchmark(
+        "The encoder-decoder Transformer", "benchmarks/transformer.py", transformer_tables
+    ),
     "generation_equality": Benchmark(
         "Generation in every mode", "benchmarks/generation_equality.py", generation_equality_tables
     ),

@@ -25,3 +25,39 @@ def toy_pairs_tables(result: Result) -> list[Table]:
         f"{result['parameters']:,} parameters, {result['steps']:,} steps, {result['seeds']} seeds"
     )
     return [Table(["", "median (least–greatest)"], rows, caption), learning]
+
+
+def transformer_tables(result: Result) -> list[Table]:
+    return [transformer_table(part) for part in result["parts"]]
+
+
+def transformer_table(part: Result) -> Table:
+    """Contenders in one kind of work; the last columns show that they do the same."""
+    shape, kind = part["shape"], part["kind"]
+    caption = (
+        f"{part['title']}: {shape['num_layers']} + {shape['num_layers']} layers, width "
+        f"{shape['embed_dim']}, {shape['n_heads']} heads, vocabulary {shape['vocab_size']:,}"
+    )
+    if kind == "training":
+        caption += f", {part['batch_size']} rows of {part['length']} + {part['length']} tokens"
+    elif kind == "pairs":
+        caption += f", {part['batch_size']} rows"
+    else:
+        caption += f", sources of {part['length']} tokens, {part['new_tokens']} new ones"
+    columns = {"loss before": "loss_before", "after 4 steps": "loss_after_steps"}
+    if kind == "generation":
+        columns = {"the same tokens": "same_tokens"}
+    form = ".1%" if kind == "generation" else ".4f"
+    rows = [
+        [
+            row["name"],
+            spread(row["tokens_per_second"], ",.0f"),
+            f"{row['times_peer']:.2f}" if "times_peer" in row else "",
+            f"{row['first_seconds']:.1f}",
+            *(format(row[key], form) if key in row else "" for key in columns.values()),
+        ]
+        for row in part["contenders"]
+    ]
+    unit = "call" if kind == "generation" else "step"
+    header = ["", "tokens/s", "uncompiled peer = 1", f"first {unit}, s", *columns]
+    return Table(header, rows, caption)

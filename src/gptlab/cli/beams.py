@@ -13,6 +13,7 @@ from gptlab.errors import ConfigError
 _OF_DRAWING = {*SamplingFlags.model_fields, *DraftChoice.model_fields} - {"length"}
 _EXCLUDED = (_OF_DRAWING - {*CommandLine.model_fields}) | {
     "chat",
+    "compile",
     "interactive",
     "num_samples",
     "batch_size",

@@ -36,7 +36,8 @@ class SourceSession(SessionSettings):
     @property
     def text(self) -> str:
         """A line a pair, with a tab between source and target."""
-        return "".join(f"{as_line(source)}\t{as_line(target)}\n" for source, target in self.pairs)
+        cells = ([as_line(text).replace("\t", "\\t") for text in pair] for pair in self.pairs)
+        return "".join(f"{source}\t{target}\n" for source, target in cells)
 
     def go_on(self, entry: str) -> Iterator[str]:
         """Yield the target of `entry` as it comes; an empty entry has none.

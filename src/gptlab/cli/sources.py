@@ -74,10 +74,13 @@ class SourceChoice(CommandLine):
         Raises:
             ConfigError: They are not, or no source is given.
         """
-        from gptlab.model import Transformer
+        from gptlab.model import GPT, Transformer
 
         if not isinstance(model, Transformer):
-            if names := [name for name in _OF_SOURCES if name in given]:
+            # What is neither is refused by the generator.
+            if isinstance(model, GPT) and (
+                names := [name for name in _OF_SOURCES if name in given]
+            ):
                 raise ConfigError(
                     f"--{names[0]} is for encoder-decoders, but the model is a GPT; "
                     + ("leave it out" if names[0] == "batch_size" else "write --prompt instead")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from gptlab.config import SamplingConfig
     from gptlab.generation import Generator
 
-_DRAWING = ("temperature", "top_k", "top_p", "min_p", "typical_p", "seed")
+_DRAWING = ("temperature", "top_k", "top_p", "min_p", "typical_p")
 # What is read ahead to find sources of like length.
 _BATCHES_AHEAD = 32
 
