@@ -1,4 +1,4 @@
-"""gptlab-eval: how good a trained model is, on a text, at its lines, or at programming problems."""
+"""gptlab-eval: how good a trained model is: on a text, at its lines, at programs, or on pairs."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -14,7 +14,7 @@ from gptlab.cli.eval_output import (
     table,
     token_rows,
 )
-from gptlab.cli.flags import CommandLine
+from gptlab.cli.eval_pairs import PairChoice, pair_figures, require_fitting
 from gptlab.cli.main import run
 from gptlab.config import SamplingConfig
 from gptlab.config.sampling import Probability
@@ -24,16 +24,18 @@ from gptlab.errors import ConfigError
 
 if TYPE_CHECKING:
     from gptlab.evaluation import Problem, Subject
+    from gptlab.evaluation.inspected import Inspected
 
 _LINE_TOKENS, _PROGRAM_TOKENS = 128, 256
 _USUAL_K = (1, 10, 100)
 
 
-class EvalCommand(CommandLine):
+class EvalCommand(PairChoice):
     """Measure a trained model: its loss on a text, the lines it writes, the problems it solves.
 
     MODEL is a run, its newest checkpoint then, or a checkpoint folder. Without another mode, the
-    loss is measured on --data, or on the evaluation text of the model's run.
+    loss is measured on --data, or on the evaluation text of the model's run; of a Transformer, on
+    pairs of sources and targets.
     """
 
     positional: ClassVar[str | None] = "model"
@@ -41,7 +43,8 @@ class EvalCommand(CommandLine):
     model: tuple[Source, ...] = ()
     """The run, by name or by folder, or a checkpoint; RUN/best is a run's best."""
     data: tuple[Source, ...] = ()
-    """Texts, folders of texts, prepared datasets; the run's evaluation text if not given."""
+    """Texts, folders of texts, prepared datasets, or pairs; what the run was evaluated on if not
+    given."""
     field: Source = "text"
     """The key or the column that holds the text, where a file has rows."""
     completion: bool = False
@@ -59,7 +62,8 @@ class EvalCommand(CommandLine):
     top_p: Probability = 0.95
     """Draw from the smallest set of tokens that holds this much probability."""
     max_new_tokens: PositiveInt | None = None
-    """Tokens to write at most; 128 for a line, 256 for a program if not given."""
+    """Tokens to write at most; 128 for a line, 256 for a program, as many as the model has room for
+    of a target if not given."""
     allow_execution: bool = False
     """Run the programs that the model writes, on this machine and as this user."""
     samples_only: Source | None = None
@@ -71,7 +75,7 @@ class EvalCommand(CommandLine):
     seed: Seed = 0
     """Of the lines and of the samples."""
     batch_size: PositiveInt = 10
-    """Windows to read, or texts to write, at once."""
+    """Windows to read, or texts to write, at once; 64 pairs if not given."""
     device: str = "auto"
     """cpu, cuda, ...; 'auto' takes a GPU where there is one."""
     precision: Precision = "auto"
@@ -83,6 +87,7 @@ class EvalCommand(CommandLine):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
+        self.check_pairs(self.model_fields_set)
         if self.humaneval is None:
             for name in ("allow_execution", "samples_only", "k", "samples"):
                 if name in self.model_fields_set and getattr(self, name):
@@ -121,27 +126,49 @@ def _evaluate(command: EvalCommand) -> None:
             f"it takes one model to evaluate, not {len(command.model)}; name a run or a "
             "checkpoint, as in gptlab-eval runs/NAME"
         )
-    for name in ("output", "samples_only"):
+    for name in ("output", "samples_only", "write"):
         if file := getattr(command, name):
             check_file(Path(file), flag=name)
     # Here, so that --help and a bad flag are answered without torch.
     from gptlab.checkpoint import named_model
-    from gptlab.evaluation import open_subject, read_problems
+    from gptlab.evaluation import read_problems
+    from gptlab.evaluation.inspected import open_any
 
     # Before the model is loaded, for that takes longer.
     problems = None if command.humaneval is None else read_problems(command.humaneval)
-    subject = open_subject(
+    found = open_any(
         named_model(command.model[0], command.runs_dir),
         device=command.device,
         precision=command.precision,
     )
-    figures: dict[str, Any] = {"model": str(subject.folder)}
-    rows = [("model", str(subject.folder))]
-    more = _text(command, subject) if problems is None else _programs(command, subject, problems)
+    figures: dict[str, Any] = {"model": str(found.folder)}
+    rows = [("model", str(found.folder))]
+    more = _measured(command, found, problems)
     print(table(rows + more.pop("rows")))
     if command.output is not None:
         save(Path(command.output), figures | more)
         print(f"in numbers: {command.output}")
+
+
+def _measured(
+    command: EvalCommand, found: "Inspected", problems: "list[Problem] | None"
+) -> dict[str, Any]:
+    """Figures of what the flags and the model's kind ask for, and the rows of their table."""
+    from gptlab.evaluation.held_out import as_subject
+    from gptlab.model import Transformer
+
+    given, is_transformer = command.model_fields_set, isinstance(found.model, Transformer)
+    require_fitting(given, is_transformer=is_transformer, model=command.model[0])
+    if is_transformer:
+        return pair_figures(
+            command,
+            found,
+            data=command.data,
+            batch_size=command.batch_size if "batch_size" in given else None,
+            max_new_tokens=command.max_new_tokens,
+        )
+    subject = as_subject(found)
+    return _text(command, subject) if problems is None else _programs(command, subject, problems)
 
 
 def _text(command: EvalCommand, subject: "Subject") -> dict[str, Any]:

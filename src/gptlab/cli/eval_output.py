@@ -54,11 +54,11 @@ def token_rows(scores: "TokenScores", *, seq_len: int) -> list[Row]:
     known = not math.isnan(scores.bits_per_byte)
     return [
         ("tokens", f"{scores.tokens:,} in {scores.windows:,} window(s) of up to {seq_len:,}"),
-        ("loss", f"{_with_error(scores.loss, scores.loss_error)} nats per token"),
+        ("loss", f"{with_error(scores.loss, scores.loss_error)} nats per token"),
         ("perplexity", f"{scores.perplexity:.4g}"),
         ("bits per byte", f"{scores.bits_per_byte:.4f}" if known else "not known"),
-        ("next token is first", _share(scores.top1, scores.top1_error)),
-        ("next token in first 5", _share(scores.top5, scores.top5_error)),
+        ("next token is first", share(scores.top1, scores.top1_error)),
+        ("next token in first 5", share(scores.top5, scores.top5_error)),
     ]
 
 
@@ -66,16 +66,16 @@ def line_rows(scores: "LineScores") -> list[Row]:
     """How well lines were written."""
     return [
         ("lines", f"{scores.lines:,}"),
-        ("next line exact", _share(scores.exact, scores.exact_error)),
-        ("but for outer spaces", _share(scores.stripped, scores.stripped_error)),
-        ("edit similarity", _share(scores.similarity, scores.similarity_error)),
+        ("next line exact", share(scores.exact, scores.exact_error)),
+        ("but for outer spaces", share(scores.stripped, scores.stripped_error)),
+        ("edit similarity", share(scores.similarity, scores.similarity_error)),
     ]
 
 
 def pass_rows(scores: "PassScores") -> list[Row]:
     """How often programs passed, and how the others came out."""
     rows = [
-        (f"pass@{k}", _share(value, scores.pass_at_error[k])) for k, value in scores.pass_at.items()
+        (f"pass@{k}", share(value, scores.pass_at_error[k])) for k, value in scores.pass_at.items()
     ]
     total = sum(scores.outcomes.values())
     common = list(scores.outcomes.items())[:_FEW]
@@ -84,11 +84,13 @@ def pass_rows(scores: "PassScores") -> list[Row]:
     return [*rows, ("others", f"{rest:,} of {total:,}")] if rest else rows
 
 
-def _with_error(value: float, error: float) -> str:
+def with_error(value: float, error: float) -> str:
+    """A number and its error, which is NaN where it is not known."""
     return f"{value:.4f}" if math.isnan(error) else f"{value:.4f} ± {error:.4f}"
 
 
-def _share(value: float, error: float) -> str:
+def share(value: float, error: float) -> str:
+    """A share and its error in percent; likewise."""
     return f"{value:.2%}" if math.isnan(error) else f"{value:.2%} ± {100 * error:.2f}"
 
 

@@ -48,14 +48,14 @@ class Comparison:
     """Name of A."""
     b: str
     """Name of B."""
-    paired_by: Literal["seed", "window"]
+    paired_by: Literal["seed", "window", "pair"]
     """What a pair of numbers has in common."""
     unit: str
     """Of all numbers: "nats per token" or "bits per byte"."""
     measures: Mapping[str, Difference]
     """By name, the one that decides first."""
     values: Mapping[str, Mapping[str, Sequence[float]]]
-    """By name of the measure and of A or B, a number a pair; empty where pairs are windows."""
+    """By name of the measure and of A or B, a number a seed; empty without seeds."""
 
     @property
     def verdict(self) -> str:

@@ -9,14 +9,13 @@ from gptlab.corpus import open_corpus
 from gptlab.data import TokenDataset, prepare_cached
 from gptlab.data.shards import is_dataset
 from gptlab.errors import ConfigError
-from gptlab.evaluation.models import settings_of
-from gptlab.interop import find_model, load_gpt
+from gptlab.evaluation.inspected import Inspected, open_any, settings_of
+from gptlab.interop.loading import require_gpt
 from gptlab.model import GPT
 from gptlab.tokenizer import Tokenizer
 from gptlab.tokenizer.special import silent_ids
 from gptlab.training.inputs import load_inputs, measured
-from gptlab.training.precision import Arithmetic, choose_arithmetic
-from gptlab.training.run_settings import saved_config
+from gptlab.training.precision import Arithmetic
 
 _CACHE = ".cache"
 
@@ -48,11 +47,17 @@ def open_subject(path: str | Path, *, device: str = "auto", precision: str = "au
         ConfigError: Its tokenizer has more ids than it knows.
         BackendError: The device or the precision is not to be had here.
     """
-    arithmetic = choose_arithmetic(device, precision)
-    folder = find_model(path)
-    model, tokenizer = load_gpt(folder, device=arithmetic.device)
-    settings = saved_config(folder.parent)
-    return Subject(folder, model, tokenizer, arithmetic.of(model.dtype), settings)
+    return as_subject(open_any(path, device=device, precision=precision))
+
+
+def as_subject(found: Inspected) -> Subject:
+    """A model of any kind, which must be a GPT to be held against a text.
+
+    Raises:
+        CheckpointError: It is none.
+    """
+    model = require_gpt(found.model, found.folder)
+    return Subject(found.folder, model, found.tokenizer, found.arithmetic, found.settings)
 
 
 def held_out_text(

@@ -4,11 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gptlab.config import TrainConfig
+from gptlab.errors import ConfigError
 from gptlab.interop import find_model, load
 from gptlab.model import Network
 from gptlab.tokenizer import Tokenizer
 from gptlab.training.precision import Arithmetic, choose_arithmetic
-from gptlab.training.run_settings import saved_config
+from gptlab.training.run_settings import CONFIG, saved_config
 
 
 @dataclass(frozen=True)
@@ -43,3 +44,18 @@ def open_any(path: str | Path, *, device: str = "auto", precision: str = "auto")
     model, tokenizer = load(folder, device=arithmetic.device)
     settings = saved_config(folder.parent)
     return Inspected(folder, model, tokenizer, arithmetic.of(model.dtype), settings)
+
+
+def settings_of(checkpoint: Path) -> TrainConfig:
+    """The settings of the run that `checkpoint` lies in.
+
+    Raises:
+        ConfigError: It lies in none.
+    """
+    settings = saved_config(checkpoint.parent)
+    if settings is None:
+        raise ConfigError(
+            f"{checkpoint} lies in no run, whose {CONFIG} would say what it is evaluated on; "
+            "give a run, or a checkpoint in one"
+        )
+    return settings

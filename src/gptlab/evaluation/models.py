@@ -1,4 +1,4 @@
-"""Which of two trained models predicts a text better, window by window.
+"""Which of two trained models predicts a text better, window by window, or targets, pair by pair.
 
 Letters: B batch, T window length.
 """
@@ -12,19 +12,27 @@ from gptlab.config import TrainConfig
 from gptlab.data import TokenDataset, sequential_batches
 from gptlab.errors import ConfigError
 from gptlab.evaluation.comparison import Comparison, paired_difference, require_scipy
-from gptlab.interop import find_model, load_gpt
-from gptlab.model import GPT
+from gptlab.evaluation.inspected import settings_of
+from gptlab.evaluation.pairs import dataset_of, scores_of_rows
+from gptlab.interop import find_model, load
+from gptlab.interop.loading import require_gpt
+from gptlab.model import GPT, Network, Transformer
+from gptlab.tokenizer import Tokenizer
 from gptlab.training.inputs import load_inputs
 from gptlab.training.loader import DeviceBatch
 from gptlab.training.losses import target_losses
+from gptlab.training.pair_inputs import held_out_pairs
 from gptlab.training.precision import Arithmetic, choose_arithmetic
-from gptlab.training.run_settings import CONFIG, saved_config
+
+_PAIRS_AT_ONCE = 64
 
 
 def compare_models(
     a: str | Path, b: str | Path, *, device: str = "auto", precision: str = "auto"
 ) -> Comparison:
     """Compare two trained models on the evaluation text of A's run, in pairs of windows.
+
+    Of two Transformers, each of its pairs of texts takes the place of a window.
 
     The interval is about the text: whether the difference holds for more text of this kind. Whether
     it holds for other seeds, `compare` tells.
@@ -43,7 +51,7 @@ def compare_models(
     folders = [find_model(path) for path in (a, b)]
     names = _names([a, b], folders)
     models, tokenizers = zip(
-        *(load_gpt(path, device=arithmetic.device) for path in folders), strict=True
+        *(load(path, device=arithmetic.device) for path in folders), strict=True
     )
     if tokenizers[0].fingerprint() != tokenizers[1].fingerprint():
         raise ConfigError(
@@ -56,27 +64,54 @@ def compare_models(
             f"the windows of {names[0]} have {length} tokens, but {names[1]} reads {other}; write "
             "them the other way round"
         )
-    settings = [settings_of(folder) for folder in folders]
-    inputs = load_inputs(settings[0], saved=tokenizers[0], say=lambda _line: None)
-    losses = [
-        window_losses(
-            model,
-            inputs.evaluation,
-            length=length,
-            config=config,
-            arithmetic=arithmetic.of(model.dtype),
-        )
-        for model, config in zip(models, settings, strict=True)
-    ]
-    (nats_a, tokens), (nats_b, _) = losses
+    is_of_pairs = all(isinstance(model, Transformer) for model in models)
+    losses_of = _pair_losses if is_of_pairs else _window_losses
+    (nats_a, tokens), (nats_b, _) = losses_of(models, tokenizers[0], folders, arithmetic)
     return Comparison(
         a=names[0],
         b=names[1],
-        paired_by="window",
+        paired_by="pair" if is_of_pairs else "window",
         unit="nats per token",
         measures={"loss": paired_difference(nats_a, nats_b, tokens)},
         values={},
     )
+
+
+Losses = tuple[Sequence[float], Sequence[float]]
+
+
+def _pair_losses(
+    models: Sequence[Network], tokenizer: Tokenizer, folders: Sequence[Path], arithmetic: Arithmetic
+) -> list[Losses]:
+    """Nats and tokens of each pair that the first one's run is evaluated on."""
+    pairs = held_out_pairs(settings_of(folders[0]))
+    dataset = dataset_of(pairs, tokenizer, length=models[0].config.seq_len)
+    rows = [
+        scores_of_rows(
+            model, dataset, arithmetic=arithmetic.of(model.dtype), batch_size=_PAIRS_AT_ONCE
+        )
+        for model in models
+    ]
+    return [(rows_R4[:, 0].tolist(), rows_R4[:, 1].tolist()) for rows_R4 in rows]
+
+
+def _window_losses(
+    models: Sequence[Network], tokenizer: Tokenizer, folders: Sequence[Path], arithmetic: Arithmetic
+) -> list[Losses]:
+    """Those of each window of the text that the first one's run is evaluated on."""
+    gpts = [require_gpt(model, folder) for model, folder in zip(models, folders, strict=True)]
+    settings = [settings_of(folder) for folder in folders]
+    inputs = load_inputs(settings[0], saved=tokenizer, say=lambda _line: None)
+    return [
+        window_losses(
+            gpt,
+            inputs.evaluation,
+            length=gpts[0].config.seq_len,
+            config=config,
+            arithmetic=arithmetic.of(gpt.dtype),
+        )
+        for gpt, config in zip(gpts, settings, strict=True)
+    ]
 
 
 def window_losses(
@@ -124,21 +159,6 @@ def _token_losses(
         logits_BTV = model(batch.inputs, documents=batch.documents, positions=batch.positions)
     losses_BT = target_losses(logits_BTV, batch.targets).nats
     return losses_BT, torch.ones_like(losses_BT) if batch.weights is None else batch.weights
-
-
-def settings_of(checkpoint: Path) -> TrainConfig:
-    """The settings of the run that `checkpoint` lies in.
-
-    Raises:
-        ConfigError: It lies in none.
-    """
-    settings = saved_config(checkpoint.parent)
-    if settings is None:
-        raise ConfigError(
-            f"{checkpoint} lies in no run, whose {CONFIG} would say what it is evaluated on; "
-            "give a run, or a checkpoint in one"
-        )
-    return settings
 
 
 def _names(given: Sequence[str | Path], folders: Sequence[Path]) -> tuple[str, str]:

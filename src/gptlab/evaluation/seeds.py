@@ -10,6 +10,7 @@ from gptlab.evaluation.comparison import Comparison, paired_difference, require_
 from gptlab.training import train
 from gptlab.training.inputs import Inputs, load_inputs
 from gptlab.training.metrics import read_metrics
+from gptlab.training.pair_inputs import load_pair_inputs
 from gptlab.training.run_settings import saved_config
 
 Say = Callable[[str], None]
@@ -121,9 +122,14 @@ def _common_measure(a: TrainConfig, b: TrainConfig, names: tuple[str, str]) -> s
     Raises:
         ConfigError: They are evaluated on different texts, so that there is none.
     """
-    inputs = [load_inputs(config, saved=None, say=lambda _line: None) for config in (a, b)]
+    inputs = [_inputs_of(config) for config in (a, b)]
     tokenizers = {part.tokenizer.fingerprint() for part in inputs}
     field = _LOSS if len(tokenizers) == 1 else _BITS
+    if field == _BITS and any(part.pairs is not None for part in inputs):
+        raise ConfigError(
+            f"{names[0]} and {names[1]} have different tokenizers, whose losses on pairs say "
+            "nothing of each other; give both the same --tokenizer"
+        )
     first, second = (_evaluated(part, field) for part in inputs)
     if first != second:
         raise ConfigError(
@@ -133,8 +139,15 @@ def _common_measure(a: TrainConfig, b: TrainConfig, names: tuple[str, str]) -> s
     return field
 
 
+def _inputs_of(config: TrainConfig) -> Inputs:
+    read = load_pair_inputs if config.architecture == "transformer" else load_inputs
+    return read(config, saved=None, say=lambda _line: None)
+
+
 def _evaluated(inputs: Inputs, field: str) -> list[Any]:
     """What tells one evaluation text from another: its tokens, or the size of the text."""
+    if inputs.pairs is not None:
+        return [inputs.pairs.evaluation.fingerprint()]
     if field == _LOSS:
         return [
             [shard["sha256"] for shard in dataset.manifest["shards"]]

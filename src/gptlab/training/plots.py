@@ -18,26 +18,34 @@ Scale = Literal["step", "tokens", "epoch", "elapsed_seconds"]
 
 FORMATS = (".pdf", ".png", ".svg")
 
-# File: records, field, what the field is called.
-_CURVES: tuple[tuple[str, Split, str, str], ...] = (
-    ("train_loss.png", "train", "loss", "training loss (nats per token)"),
-    ("val_loss.png", "eval", "loss", "evaluation loss (nats per token)"),
-    ("val_perplexity.png", "eval", "perplexity", "evaluation perplexity"),
-    ("learning_rate.png", "train", "learning_rate", "learning rate"),
-    ("gradient_norm.png", "train", "gradient_norm", "norm of the gradient, before clipping"),
+# File: records, fields, what they are called.
+_CURVES: tuple[tuple[str, Split, tuple[str, ...], str], ...] = (
+    ("train_loss.png", "train", ("loss",), "training loss (nats per token)"),
+    ("val_loss.png", "eval", ("loss",), "evaluation loss (nats per token)"),
+    ("val_perplexity.png", "eval", ("perplexity",), "evaluation perplexity"),
+    ("val_accuracy.png", "eval", ("token_accuracy", "sequence_accuracy"), "share that is right"),
+    ("learning_rate.png", "train", ("learning_rate",), "learning rate"),
+    ("gradient_norm.png", "train", ("gradient_norm",), "norm of the gradient, before clipping"),
 )
 _FEW_POINTS = 30
 
 
 def plot_run(folder: Path) -> None:
-    """Draw losses, perplexity, learning rate and gradient norm of a run, each that it has."""
+    """Draw losses, perplexity, accuracies, learning rate and gradient norm, each that a run has."""
     records = read_metrics(folder)
-    for name, split, metric, label in _CURVES:
-        points = _points(records, metric, split=split, over="step")
-        if not points:
+    for name, split, metrics, label in _CURVES:
+        curves = {
+            metric: points
+            for metric in metrics
+            if (points := _points(records, metric, split=split, over="step"))
+        }
+        if not curves:
             continue
         figure, axes = _canvas()
-        _draw(axes, points)
+        for metric, points in curves.items():
+            _draw(axes, points, label=metric.replace("_", " "))
+        if len(metrics) > 1:
+            axes.legend()
         axes.set(xlabel="step", ylabel=label, title=folder.name)
         _save(figure, folder / name)
 

@@ -7,7 +7,8 @@ from gptlab.config import SamplingConfig
 from gptlab.errors import ConfigError
 from gptlab.generation import Generator
 
-_ROWS = 64
+SACREBLEU = 'sacrebleu; pip install "gptlab[bleu]"'
+"""What is missing where it is not installed."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ def write_targets(
     sources: Sequence[str],
     *,
     length: int,
+    rows: int = 64,
     before_batch: Callable[[], None] = lambda: None,
 ) -> list[str]:
     """The target of each source by greedy generation: token by token, each the likeliest.
@@ -36,15 +38,16 @@ def write_targets(
         generator: A Transformer's.
         sources: What it reads.
         length: The most tokens of a target.
+        rows: Sources to read at once.
         before_batch: May raise to break it off.
     """
     # Sources of like length together: less filling.
     order = sorted(range(len(sources)), key=lambda number: len(sources[number]))
     config = SamplingConfig(temperature=0.0, max_new_tokens=length)
     targets = [""] * len(sources)
-    for first in range(0, len(order), _ROWS):
+    for first in range(0, len(order), rows):
         before_batch()
-        numbers = order[first : first + _ROWS]
+        numbers = order[first : first + rows]
         written = generator.generate([sources[number] for number in numbers], config)
         for number, target in zip(numbers, written, strict=True):
             targets[number] = target
@@ -76,9 +79,14 @@ def require_sacrebleu() -> None:
     Raises:
         ConfigError: It is not installed.
     """
+    if not has_sacrebleu():
+        raise ConfigError(f"BLEU and chrF need {SACREBLEU}, or leave them out")
+
+
+def has_sacrebleu() -> bool:
+    """Whether it is installed."""
     try:
         import sacrebleu  # noqa: F401
     except ImportError:
-        raise ConfigError(
-            'BLEU and chrF need sacrebleu; pip install "gptlab[bleu]", or leave them out'
-        ) from None
+        return False
+    return True
