@@ -313,7 +313,7 @@ def random_batch(work: Work) -> Batch:
 
 
 def read_dataset() -> "PairDataset":
-    """The shipped pairs as ids of a tokenizer of their own; none of them is PAD, which is byte 0."""
+    """The shipped pairs as ids of a tokenizer of their own; PAD, the byte 0, is none of them."""
     import gptlab
     from gptlab.corpus.pairs import PairFields, read_pairs
     from gptlab.data.pairs import PairDataset

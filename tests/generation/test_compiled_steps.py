@@ -5,6 +5,7 @@ import torch
 
 from gptlab.config import ModelConfig, SamplingConfig
 from gptlab.errors import BackendError
+from gptlab.generation import compiled_steps
 from gptlab.generation.compiled_steps import CompiledSteps
 from gptlab.generation.compiling import Compiler
 from gptlab.generation.engine import continue_rows
@@ -48,13 +49,23 @@ def texts(model, steps):
         ({"tie_embeddings": True, "norm": "rmsnorm", "logit_soft_cap": 5.0, "qk_norm": False}, 8),
     ],
 )
-def test_compiled_steps_give_the_tokens_of_plain_ones(shape, bits):
+def test_compiled_steps_give_the_tokens_of_plain_ones(shape, bits, monkeypatch):
+    looks, looked_at = compiled_steps._looks_at_arguments, []
+
+    def noted(guards):
+        chosen = looks(guards)
+        looked_at.extend(guard.name for guard, looked in zip(guards, chosen, strict=True) if looked)
+        return chosen
+
+    monkeypatch.setattr(compiled_steps, "_looks_at_arguments", noted)
     model = lively(**shape)
     if bits:
         model = quantize(model, bits=bits)
     expected = texts(model, Steps(model))
     assert texts(model, CompiledSteps(model, must=True)) == expected
     assert len({token for rows in expected for ids in rows for token in ids}) > 3
+    assert any("tokens_B1" in name for name in looked_at)
+    assert [name for name in looked_at if "model" in name] == []
 
 
 def test_auto_compiles_by_the_request_and_not_by_what_came_before(monkeypatch):

@@ -175,9 +175,10 @@ def test_a_run_has_a_mask_token_of_its_own_or_gives_its_tokenizer_one(masked, pr
 
 
 def test_what_an_encoder_does_not_learn_is_refused_in_a_line(masked, tiny, head_run):
-    assert refusal(tiny, mask_share=0.2).startswith("mask_share does nothing with --architecture")
-    assert refusal(tiny, architecture="transformer", mask_share=0.2).startswith("mask_share does")
-    assert refusal(masked, window=8).startswith("window does nothing with --architecture encoder")
+    assert refusal(tiny, mask_share=0.2).startswith("mask_share is not for --architecture")
+    said = refusal(tiny, architecture="transformer", mask_share=0.2)
+    assert said.startswith("mask_share is not for --architecture transformer")
+    assert refusal(masked, window=8).startswith("window is not for --architecture encoder")
     assert refusal(head_run, architecture="encoder", mask_share=0.2) == (
         "mask_share does nothing with --head sequence_classification, which reads all of a text; "
         "leave it out"
@@ -353,7 +354,7 @@ def test_a_transformer_begins_with_a_transformer(translator):
     again["experiment_name"] = "no"
     assert "encoder_layers is 3, but" in refusal(translator, **again, encoder_layers=3)
     assert "src_tokenizer is other, but" in refusal(translator, **again, src_tokenizer="other")
-    assert "lora_rank does nothing with --architecture transformer" in refusal(
+    assert "lora_rank is not for --architecture transformer" in refusal(
         translator, **again, lora_rank=2
     )
     assert json.loads(Path("runs/again/config.json").read_text())["init_from"] == str(base)

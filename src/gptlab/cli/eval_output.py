@@ -24,10 +24,14 @@ def check_file(path: Path, *, flag: str) -> None:
     """Find out, before any work, whether `path` can be written.
 
     Raises:
-        ConfigError: It is a folder, or is not in one that may be written to.
+        ConfigError: It is a folder or a device, or is not in one that may be written to.
     """
     if path.is_dir():
         raise ConfigError(f"{path} is a folder; write --{flag} with the name of a file")
+    if path.exists() and not path.is_file():
+        raise ConfigError(
+            f"{path} is no file but a device or a pipe; write --{flag} with the name of a file"
+        )
     if not path.parent.is_dir() or not os.access(path.parent, os.W_OK | os.X_OK):
         raise ConfigError(
             f"{path} can't be written, for {path.parent} is no folder that you may write to; "

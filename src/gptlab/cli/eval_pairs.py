@@ -18,7 +18,21 @@ if TYPE_CHECKING:
     from gptlab.evaluation.pairs import PairScores, WrittenScores
 
 _PAIRS = 64
-_OF_TEXTS = ("completion", "humaneval", "field")
+_OF_TEXTS = (
+    "allow_execution",
+    "completion",
+    "field",
+    "humaneval",
+    "k",
+    "lines",
+    "samples",
+    "samples_only",
+    "seed",
+    "temperature",
+    "timeout",
+    "top_p",
+    "workers",
+)
 
 
 class PairChoice(CommandLine):

@@ -33,6 +33,11 @@ class TrainCommand(TrainConfig, CommandLine):
     def _one_at_a_time(self) -> Self:
         if self.lr_find and self.check:
             raise ConfigError("--lr_find and --check exclude each other; write one of them")
+        if {"batch_size", "batch_tokens"} <= self.model_fields_set:
+            raise ConfigError(
+                "--batch_size and --batch_tokens say how large a batch is in two ways; leave one "
+                "of them out"
+            )
         return self
 
 

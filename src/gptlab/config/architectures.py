@@ -51,6 +51,4 @@ def require_used(config: Settings, architecture: Architecture) -> None:
     """
     for name in _IDLE[architecture]:
         if getattr(config, name) != type(config).model_fields[name].default:
-            raise ConfigError(
-                f"{name} does nothing with --architecture {architecture}; leave it out"
-            )
+            raise ConfigError(f"{name} is not for --architecture {architecture}; leave it out")

@@ -67,3 +67,8 @@ def require_files(config: PairConfig, *, eval_data: str) -> None:
             f"eval_target_data is {config.eval_target_data}, but nothing says where its sources "
             "are; write --eval_data with their file"
         )
+    if config.target_data and eval_data != "auto" and config.eval_target_data is None:
+        raise ConfigError(
+            f"train_data and target_data are parallel files, but {eval_data} stands alone; write "
+            "--eval_target_data with the file of its targets"
+        )

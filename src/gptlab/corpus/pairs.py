@@ -100,7 +100,7 @@ def _tab_separated_pairs(file: Path, fields: PairFields, errors: TextErrors) -> 
     is_empty = True
     for number, line in _lines(file, errors):
         cells = line.split("\t")
-        if number == 1 and {fields.source, fields.target} <= set(cells):
+        if number == 1 and _is_header(file, cells, fields):
             columns = (cells.index(fields.source), cells.index(fields.target))
             continue
         if not line.strip():
@@ -121,6 +121,18 @@ def _tab_separated_pairs(file: Path, fields: PairFields, errors: TextErrors) -> 
         is_empty = False
     if is_empty:
         raise DataError(f"{file} has no pairs; give a file with some")
+
+
+def _is_header(file: Path, cells: Sequence[str], fields: PairFields) -> bool:
+    """Whether the first line names columns: with names of one's own, it must."""
+    found = {fields.source, fields.target} & set(cells)
+    if len(found) == 1 or (not found and fields != PairFields()):
+        missing = min({fields.source, fields.target} - found)
+        raise DataError(
+            f"{file}, line 1 names no column '{missing}', only {', '.join(cells)[:80]}; write the "
+            "names of its columns, as in --src_field en --tgt_field de"
+        )
+    return len(found) == 2
 
 
 def _parallel_pairs(sources: Path, targets: Path, errors: TextErrors) -> Iterator[Pair]:

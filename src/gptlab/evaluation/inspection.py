@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from gptlab.errors import ConfigError
 from gptlab.evaluation.attention_maps import AttentionMap, pair_maps, text_maps
 from gptlab.evaluation.attention_pictures import draw_attention
 from gptlab.evaluation.inspected import Inspected
@@ -12,6 +13,7 @@ from gptlab.evaluation.pair_reading import pair_ids, read_pair
 from gptlab.evaluation.reading import Reading
 from gptlab.evaluation.text_reading import read_text
 from gptlab.model import Encoder
+from gptlab.tokenizer.mask import mask_name
 
 PAGE = "loss.html"
 
@@ -34,10 +36,20 @@ def inspect_text(inspected: Inspected, text: str, *, most: int) -> Findings:
         most: Tokens on each side of a map; 0 makes none.
 
     Raises:
+        ConfigError: It is an encoder, of which only maps can be made, and none is wanted.
         DataError: The text is too short, or too long to be looked at token by token.
     """
-    reading = None if isinstance(inspected.model, Encoder) else read_text(inspected, text)
-    ids = inspected.tokenizer.encode(text)
+    if isinstance(inspected.model, Encoder):
+        if not most:
+            raise ConfigError(
+                "an encoder has no page of next tokens, and with max_tokens 0 no pictures "
+                "either; write --max_tokens 64"
+            )
+        name = mask_name(inspected.tokenizer)
+        allowed = () if name is None else (name,)
+        ids = inspected.tokenizer.encode(text, allowed_special=allowed)
+        return Findings(None, text_maps(inspected, ids, most=most))
+    reading, ids = read_text(inspected, text), inspected.tokenizer.encode(text)
     return Findings(reading, text_maps(inspected, ids, most=most) if most else ())
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gptlab.config import LossConfig
 from gptlab.corpus.pairs import Pair, PairFields, read_pairs
 from gptlab.data.pairs import PairDataset
 from gptlab.evaluation.comparison import mean_and_error
@@ -25,6 +26,9 @@ from gptlab.training.pair_inputs import held_out_pairs
 from gptlab.training.pair_objective import PairObjective
 from gptlab.training.precision import Arithmetic
 from gptlab.training.translations import TextScores, has_sacrebleu, score_texts, write_targets
+
+# Tokens whose logits are held at once.
+_CHUNK = 1024
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,8 @@ def pairs_named(
         settings = found.settings
         if fields is None and settings is not None:
             fields = PairFields(settings.src_field, settings.tgt_field)
-        pairs = read_pairs(data, fields=fields or PairFields(), targets=targets)
+        errors = "strict" if settings is None else settings.errors
+        pairs = read_pairs(data, fields=fields or PairFields(), targets=targets, errors=errors)
     return dataset_of(pairs, found.tokenizer, length=found.model.config.seq_len)
 
 
@@ -107,7 +112,7 @@ def scores_of_rows(
     model: Network, dataset: PairDataset, *, arithmetic: Arithmetic, batch_size: int
 ) -> Tensor:
     """What `row_scores` finds of each pair, (R, 4) float64, those of like length together."""
-    objective = PairObjective(model, arithmetic=arithmetic)
+    objective = PairObjective(model, LossConfig(loss_chunk=_CHUNK), arithmetic=arithmetic)
     return torch.cat(
         [
             row_scores(

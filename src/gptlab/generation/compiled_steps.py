@@ -3,6 +3,7 @@
 Letters: B rows, S places of a cache, C its capacity, H heads, K head width, V vocabulary.
 """
 
+import re
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -23,6 +24,8 @@ from gptlab.model.memory import Memory
 # A recording is of one number of places, so that they are counted in so many.
 _PLACES = 256
 _KEPT_CACHES = 4
+# In the name of a guard, which is "L['model']..." in some versions of PyTorch, and not in others.
+_MODEL = re.compile(r"\bmodel\b")
 
 
 def next_logits(
@@ -166,7 +169,7 @@ def _kind(model: GPT) -> tuple[object, ...]:
 
 
 def _compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """`function`, compiled for one model, at whose weights it does not look again.
+    """`function`, compiled for one model, at which it does not look again, nor at its code.
 
     That would take as long as a small model's step itself.
     """
@@ -185,7 +188,7 @@ def _compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 def _looks_at_arguments(guards: Sequence[Any]) -> list[bool]:
-    return ["L['model']" not in guard.name for guard in guards]
+    return [not (guard.is_global or _MODEL.search(guard.name)) for guard in guards]
 
 
 def _mark_sizes(

@@ -145,7 +145,7 @@ def _with_scores(
             generator, sources, length=session.config.seq_len, before_batch=before_batch
         )
     scores = score_texts(written, expected)
-    return replace(evaluation, bleu=scores.bleu, chrf=scores.chrf)
+    return replace(evaluation, bleu=scores.bleu, chrf=scores.chrf, bleu_signature=scores.signature)
 
 
 @contextmanager

@@ -6,6 +6,8 @@ from pathlib import Path
 
 def replace_text(path: Path, text: str) -> None:
     """Write `text` to `path`, so that a reader finds the former text or the new one."""
+    # What a link leads to is replaced, and not the link.
+    path = path.resolve()
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         temporary.write_text(text, encoding="utf-8")

@@ -35,6 +35,8 @@ class PairEvaluation:
     """Of greedy generation, from 0 to 100; None where it was not asked for."""
     chrf: float | None = None
     """Likewise."""
+    bleu_signature: str | None = None
+    """How sacrebleu computed BLEU."""
 
     def __str__(self) -> str:
         parts = [

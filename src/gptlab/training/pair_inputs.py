@@ -2,12 +2,15 @@
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from gptlab.config import TrainConfig
+from gptlab.config.pairs import TOY_PAIRS_EVAL, TOY_PAIRS_TRAIN
 from gptlab.config.training import AUTO
 from gptlab.corpus.pairs import Pair, PairFields, read_pairs
 from gptlab.data.labelled_rows import split_rows
 from gptlab.data.pairs import PairDataset
+from gptlab.data.toy.pairs import write_toy_pairs
 from gptlab.errors import ConfigError
 from gptlab.tokenizer import Tokenizer, load_tokenizer
 from gptlab.tokenizer.pair import PairTokenizer, source_of
@@ -27,7 +30,9 @@ def load_pair_inputs(config: TrainConfig, *, saved: Tokenizer | None, say: Say) 
     Raises:
         DataError, TokenizerError, ConfigError: Something is missing, damaged, or does not fit.
     """
+    _write_shipped_pairs(config, say)
     train, held_out = _read(config, say)
+    _note_repeats(train, held_out, say)
     tokenizer = saved or _open_tokenizers(config, train, say)
     datasets = [
         PairDataset(part, source_of(tokenizer), tokenizer, length=config.seq_len)
@@ -47,6 +52,25 @@ def load_pair_inputs(config: TrainConfig, *, saved: Tokenizer | None, say: Say) 
         floor=None,
         pairs=PairInputs(datasets[0], datasets[1]),
     )
+
+
+def _write_shipped_pairs(config: TrainConfig, say: Say) -> None:
+    """Write the shipped pairs where the defaults look, if they are not there yet."""
+    named = {*config.train_data, config.eval_data} & {TOY_PAIRS_TRAIN, TOY_PAIRS_EVAL}
+    if not all(Path(path).exists() for path in named):
+        train, evaluation = write_toy_pairs(Path(TOY_PAIRS_TRAIN).parent)
+        say(f"wrote the shipped pairs: {train}, {evaluation}")
+
+
+def _note_repeats(train: Sequence[Pair], held_out: Sequence[Pair], say: Say) -> None:
+    """Say how many of the held-out pairs are no news to the model."""
+    known = {(pair.source, pair.target) for pair in train}
+    count = sum((pair.source, pair.target) in known for pair in held_out)
+    if count:
+        say(
+            f"note: {count:,} of the {len(held_out):,} evaluation pairs are among those to train "
+            "on, too; the evaluation is the better for it"
+        )
 
 
 def read_named(files: Sequence[str], targets: Sequence[str], config: TrainConfig) -> list[Pair]:
@@ -92,9 +116,15 @@ def _open_tokenizers(config: TrainConfig, pairs: Sequence[Pair], say: Say) -> To
         return _open_one(config, texts, pairs, side="both", say=say)
     target = _open_one(config, (pair.target for pair in pairs), pairs, side="target", say=say)
     if config.src_tokenizer is not None:
-        return PairTokenizer(target, _named_source(config, config.src_tokenizer))
-    own = config.replace(tokenizer=AUTO, vocab_size=config.src_vocab_size)
-    source = _open_one(own, (pair.source for pair in pairs), pairs, side="source", say=say)
+        source = _named_source(config, config.src_tokenizer)
+    else:
+        own = config.replace(tokenizer=AUTO, vocab_size=config.src_vocab_size)
+        source = _open_one(own, (pair.source for pair in pairs), pairs, side="source", say=say)
+    if config.share_embeddings and source.fingerprint() != target.fingerprint():
+        raise ConfigError(
+            "share_embeddings is for one tokenizer, but sources and targets have different ones, "
+            "whose ids mean different things; leave it out"
+        )
     return PairTokenizer(target, source)
 
 
