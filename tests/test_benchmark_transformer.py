@@ -65,7 +65,9 @@ def speeds(*names, ids=None):
         {"name": name, "tokens_per_second": {"median": 10.0 * n, "min": n, "max": 20 * n}}
         for n, name in enumerate(names, start=1)
     ]
-    return rows if ids is None else [row | {"ids": text} for row, text in zip(rows, ids, strict=True)]
+    if ids is None:
+        return rows
+    return [row | {"ids": text} for row, text in zip(rows, ids, strict=True)]
 
 
 def test_rows_are_compared_with_the_peer_of_their_precision(load):
