@@ -147,6 +147,10 @@ def test_two_transformers_are_compared_by_their_pairs(command):
     assert saved["paired_by"] == "pair"
     evaluated = command(main, "one", *FLAGS)[1]
     assert f"{saved['measures']['loss']['a']:.4f}" in rows(evaluated)["loss"]
+    gptlab.save("other/last-1", gptlab.load("runs/one")[0], gptlab.BPETokenizer([]), step=1)
+    code, _, err = command(compare, "one", "other/last-1", *FLAGS)
+    assert code == 2
+    assert "have different tokenizers, whose losses say nothing of each other; compare" in err
     code, _, err = command(compare, "one", "gpt", *FLAGS)
     assert code == 2
     assert len(err.splitlines()) == 1

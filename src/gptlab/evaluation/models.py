@@ -53,7 +53,13 @@ def compare_models(
     models, tokenizers = zip(
         *(load(path, device=arithmetic.device) for path in folders), strict=True
     )
+    is_of_pairs = all(isinstance(model, Transformer) for model in models)
     if tokenizers[0].fingerprint() != tokenizers[1].fingerprint():
+        if is_of_pairs:
+            raise ConfigError(
+                f"{names[0]} and {names[1]} have different tokenizers, whose losses say nothing of "
+                "each other; compare what they write, with gptlab-eval --translations all"
+            )
         raise ConfigError(
             f"{names[0]} and {names[1]} have different tokenizers, so their windows are no pairs; "
             "compare their settings with --seeds, which measures bits per byte"
@@ -64,7 +70,6 @@ def compare_models(
             f"the windows of {names[0]} have {length} tokens, but {names[1]} reads {other}; write "
             "them the other way round"
         )
-    is_of_pairs = all(isinstance(model, Transformer) for model in models)
     losses_of = _pair_losses if is_of_pairs else _window_losses
     (nats_a, tokens), (nats_b, _) = losses_of(models, tokenizers[0], folders, arithmetic)
     return Comparison(
