@@ -21,7 +21,8 @@ the peer has a DataLoader that shuffles, and fills up. Only true tokens count, o
 targets with their ends.
 
 Generation: greedy, 64 tokens for each of some sources. The peer encodes them once and runs the
-decoder over all tokens so far for each new one, for torch.nn.Transformer has no cache.
+decoder over all tokens so far for each new one, for torch.nn.Transformer has no cache. Random
+weights have no favourites: in bf16, what is rounded otherwise soon becomes other tokens.
 
 Each contender lives in a process of its own, and they take turns, round by round; the median round
 counts. What compiles does so before. The result is printed and written to

@@ -44,9 +44,12 @@ def transformer_table(part: Result) -> Table:
         caption += f", {part['batch_size']} rows"
     else:
         caption += f", sources of {part['length']} tokens, {part['new_tokens']} new ones"
-    columns = {"loss before": "loss_before", "after 4 steps": "loss_after_steps"}
-    if kind == "generation":
-        columns = {"the same tokens": "same_tokens"}
+    columns = {
+        "training": {"loss before": "loss_before", "after 4 steps": "loss_after_steps"},
+        # Other batches lead to other losses.
+        "pairs": {"loss before": "loss_before"},
+        "generation": {"the same tokens": "same_tokens"},
+    }[kind]
     form = ".1%" if kind == "generation" else ".4f"
     rows = [
         [
