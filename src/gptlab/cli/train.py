@@ -33,7 +33,9 @@ class TrainCommand(TrainConfig, CommandLine):
     def _one_at_a_time(self) -> Self:
         if self.lr_find and self.check:
             raise ConfigError("--lr_find and --check exclude each other; write one of them")
-        if {"batch_size", "batch_tokens"} <= self.model_fields_set:
+        # The settings of a run, which may be given again, have both, and one of them as it is usual.
+        usual = type(self).model_fields["batch_size"].default
+        if self.batch_tokens is not None and self.batch_size != usual:
             raise ConfigError(
                 "--batch_size and --batch_tokens say how large a batch is in two ways; leave one "
                 "of them out"
