@@ -137,3 +137,10 @@ def test_a_full_disk_is_one_line(files, command, monkeypatch):
     assert code == 2
     assert len(err.splitlines()) == 1
     assert "No space left on device" in err
+
+
+def test_the_size_of_a_batch_is_said_in_one_way(files, command):
+    argv = [*flags(train_data="none.tsv"), "--preset", "tiny"]
+    assert "none.tsv" in command(main, *argv)[2], "a preset's is superseded by a flag"
+    err = command(main, *argv, "--batch_size", 8)[2]
+    assert err.startswith("gptlab-train: --batch_size and --batch_tokens say how large a batch is")

@@ -33,7 +33,7 @@ class TrainCommand(TrainConfig, CommandLine):
     def _one_at_a_time(self) -> Self:
         if self.lr_find and self.check:
             raise ConfigError("--lr_find and --check exclude each other; write one of them")
-        # The settings of a run, which may be given again, have both, and one of them as it is usual.
+        # The settings of a run, which may be given again, have both, one of them as it is usual.
         usual = type(self).model_fields["batch_size"].default
         if self.batch_tokens is not None and self.batch_size != usual:
             raise ConfigError(

@@ -26,6 +26,7 @@ _OTHER_WAY: Mapping[str, str] = MappingProxyType(
         "warmup_steps": "warmup_share",
         "warmup_share": "warmup_steps",
         "batch_size": "batch_tokens",
+        "batch_tokens": "batch_size",
     }
 )
 
