@@ -11,7 +11,7 @@ import pytest
 from gptlab.config import TrainConfig
 from gptlab.data.sampler import WindowSampler
 from gptlab.errors import ConfigError
-from gptlab.model import attention
+from gptlab.model import multi_head
 from gptlab.training import reference
 from gptlab.training.loop import TrainResult
 from gptlab.training.reference import (
@@ -109,9 +109,9 @@ def test_a_wrong_learning_rate_leaves_the_band(beginning):
 
 
 def test_a_broken_causal_mask_leaves_the_band(beginning, monkeypatch):
-    whole = attention.attend
+    whole = multi_head.attend
     monkeypatch.setattr(
-        attention, "attend", lambda *states, **how: whole(*states, **{**how, "causal": False})
+        multi_head, "attend", lambda *states, **how: whole(*states, **{**how, "causal": False})
     )
     # Looking ahead has to be learned first; the cosine has hardly fallen meanwhile.
     rate = read_reference().settings["learning_rate"]
