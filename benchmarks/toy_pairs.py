@@ -13,6 +13,7 @@ import json
 import sys
 import tempfile
 import time
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +47,11 @@ def run(seed: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
         config = gptlab.TrainConfig(
-            architecture="transformer", seed=seed, device="cpu", runs_dir=folder, sample_length=0
+            architecture="transformer", seed=seed, device="cpu", runs_dir=folder
         )
-        result = gptlab.train(config)
+        # What a run says is for who watches; standard output is for the result.
+        with redirect_stdout(sys.stderr):
+            result = gptlab.train(config)
         seconds = time.perf_counter() - start
         curve = [
             [record["step"], record["elapsed_seconds"], record["loss"], record["sequence_accuracy"]]

@@ -28,8 +28,9 @@ SHIPPED_PAIRS: Mapping[str, Any] = MappingProxyType(
         "learning_rate": 5e-3,
         "momentum": 0.9,
         "warmup_steps": 50,
-        "epochs": 11,
-        "eval_steps": 300,
+        "min_learning_rate": 0.0,
+        "epochs": 7.6,
+        "eval_steps": 400,
         "max_minutes": 5,
     }
 )
