@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gptlab.config import TrainConfig
 from gptlab.corpus import open_corpus
 from gptlab.data import TokenDataset, prepare_cached
 from gptlab.data.shards import is_dataset
@@ -15,23 +14,16 @@ from gptlab.model import GPT
 from gptlab.tokenizer import Tokenizer
 from gptlab.tokenizer.special import silent_ids
 from gptlab.training.inputs import load_inputs, measured
-from gptlab.training.precision import Arithmetic
 
 _CACHE = ".cache"
 
 
 @dataclass(frozen=True)
-class Subject:
-    """A trained model that is to be evaluated."""
+class Subject(Inspected):
+    """A trained GPT that is to be evaluated."""
 
-    folder: Path
-    """Its checkpoint, or where else it lies."""
     model: GPT
     """In evaluation mode, on the device of `arithmetic`."""
-    tokenizer: Tokenizer
-    arithmetic: Arithmetic
-    settings: TrainConfig | None
-    """Of its run; None where the checkpoint lies in none."""
 
 
 def open_subject(path: str | Path, *, device: str = "auto", precision: str = "auto") -> Subject:
