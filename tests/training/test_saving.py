@@ -89,7 +89,12 @@ def snapshot(step: int) -> Snapshot:
     model = GPT(config, seed=step)
     tensors = {"optimizer/a:b": torch.full((3,), float(step))}
     return Snapshot(
-        step=step, config=config, model=model.state_dict(), trainer=tensors, state={"version": 2}
+        step=step,
+        architecture="gpt",
+        config=config,
+        model=model.state_dict(),
+        trainer=tensors,
+        state={"version": 2},
     )
 
 
