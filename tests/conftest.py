@@ -1,6 +1,8 @@
 import os
+import shutil
 import signal
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -34,13 +36,41 @@ def interruptible():
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.fixture(scope="session")
+def furnished(tmp_path_factory):
+    """What `workplace` and `trained` are copies of: a text, a tokenizer, and a tiny trained run."""
+    folder = tmp_path_factory.mktemp("furnished")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        (folder / "text.txt").write_text(TEXT)
+        gptlab.train_bpe(["text.txt"], vocab_size=270).save("tok")
+        config = gptlab.TrainConfig(
+            train_data="text.txt",
+            tokenizer="tok",
+            experiment_name="tiny",
+            max_steps=3,
+            batch_size=2,
+            quiet=True,
+            **TINY_SHAPE,
+        )
+        gptlab.train(config)
+    return folder
+
+
 @pytest.fixture
-def workplace(tmp_path, monkeypatch):
-    """An empty folder to work in, with a text and a tokenizer that was trained on it."""
+def workplace(furnished, tmp_path, monkeypatch):
+    """A folder to work in, with a text and a tokenizer that was trained on it."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "text.txt").write_text(TEXT)
-    gptlab.train_bpe(["text.txt"], vocab_size=270).save("tok")
+    shutil.copy(furnished / "text.txt", tmp_path)
+    shutil.copytree(furnished / "tok", tmp_path / "tok")
     return tmp_path
+
+
+@pytest.fixture
+def trained(furnished, workplace):
+    """The folder of a tiny trained run in the workplace."""
+    shutil.copytree(furnished / "runs", workplace / "runs")
+    return Path("runs/tiny")
 
 
 @pytest.fixture
@@ -55,20 +85,3 @@ def command(monkeypatch, capsys):
         return exit_info.value.code or 0, captured.out, captured.err
 
     return run
-
-
-@pytest.fixture
-def trained(workplace):
-    """The folder of a tiny trained run."""
-    result = gptlab.train(
-        gptlab.TrainConfig(
-            train_data="text.txt",
-            tokenizer="tok",
-            experiment_name="tiny",
-            max_steps=3,
-            batch_size=2,
-            quiet=True,
-            **TINY_SHAPE,
-        )
-    )
-    return result.path

@@ -1,50 +1,36 @@
 """Real processes, ended by real signals."""
 
-import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+from jobs import COMMAND, Started, train_flags
 
 from gptlab.config import TrainConfig
 from gptlab.training import train
 from gptlab.training.metrics import MEASURED, read_metrics
 
-COMMAND = "from gptlab.cli.train import main; main()"
 KILLS = 4
 
 
 @pytest.fixture
 def start(tmp_path):
     """Starts gptlab-train in a process of its own, which ends with the test."""
-    started: list[subprocess.Popen[str]] = []
+    started: list[Started] = []
 
-    def begin(config: TrainConfig) -> "subprocess.Popen[str]":
-        given = {name: getattr(config, name) for name in config.model_fields_set}
-        given["train_data"] = given["train_data"][0]
-        process = subprocess.Popen(
-            [sys.executable, "-c", COMMAND, *(f"--{k}={v}" for k, v in given.items())],
-            cwd=tmp_path,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        started.append(process)
-        return process
+    def begin(config: TrainConfig) -> Started:
+        started.append(Started(COMMAND, train_flags(config), folder=tmp_path))
+        return started[-1]
 
     yield begin
     for process in started:
         process.kill()
-        process.communicate()
 
 
-def wait_for_records(process: "subprocess.Popen[str]", folder: Path, count: int) -> None:
-    while process.poll() is None and len(read_metrics(folder)) < count:
+def wait_for_records(process: Started, folder: Path, count: int) -> None:
+    while process.runs and len(read_metrics(folder)) < count:
         time.sleep(0.02)
 
 
@@ -65,6 +51,7 @@ def test_a_run_killed_again_and_again_goes_on_to_the_bit(tiny, start):
         "precision": "fp16",
         "optimizer": "muon",
         "ema_decay": 0.9,
+        "compile": "off",
     }
     straight = train(tiny(experiment_name="straight", **usual)).path
     config = tiny(experiment_name="killed", resume=True, **usual)
@@ -74,7 +61,6 @@ def test_a_run_killed_again_and_again_goes_on_to_the_bit(tiny, start):
         wait_for_records(process, folder, len(read_metrics(folder)) + random.randrange(12))
         time.sleep(random.random() / 4)
         process.kill()
-        process.wait()
     assert train(config).path == folder
     checkpoints = sorted(path.name for path in straight.iterdir() if path.is_dir())
     assert len(checkpoints) == 4
@@ -91,13 +77,13 @@ def test_a_run_killed_again_and_again_goes_on_to_the_bit(tiny, start):
 
 
 def test_ctrl_c_saves_and_says_how_to_go_on(tiny, start):
-    process = start(tiny(max_steps=100_000, eval_strategy="no", quiet=False))
+    process = start(tiny(max_steps=100_000, eval_strategy="no", compile="off", quiet=False))
     wait_for_records(process, Path("runs/tiny"), 2)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 130
-    assert "Traceback" not in err
-    assert "go on with gptlab-train --resume --experiment_name tiny" in out
+    process.send(signal.SIGINT)
+    ended = process.ended()
+    assert ended.code == 130
+    assert "Traceback" not in ended.errors
+    assert "go on with gptlab-train --resume --experiment_name tiny" in ended.output
     (last,) = Path("runs/tiny").glob("last-*")
     assert (last / "trainer").is_dir()
     step = int(last.name.removeprefix("last-"))

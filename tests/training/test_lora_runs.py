@@ -3,15 +3,12 @@
 import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
-from jobs import run_job
+from jobs import COMMAND, Started, run_job, train_flags
 from safetensors.torch import load_file, save_file
 
 import gptlab
@@ -249,23 +246,11 @@ def test_a_killed_run_goes_on_to_the_bit(tune, tmp_path):
     usual = {"max_steps": 40, "lora_dropout": 0.2, "save_every": 4, "keep_last": 2, "log_every": 1}
     straight = train(tune(experiment_name="straight", **usual)).path
     config = tune(experiment_name="killed", resume=True, **usual)
-    given = {name: getattr(config, name) for name in config.model_fields_set}
-    given["train_data"] = given["train_data"][0]
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            "from gptlab.cli.train import main; main()",
-            *(f"--{name}={value}" for name, value in given.items()),
-        ],
-        cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+    process = Started(COMMAND, train_flags(config), folder=tmp_path)
     folder = Path("runs/killed")
-    while process.poll() is None and len(read_metrics(folder)) < 14:
+    while process.runs and len(read_metrics(folder)) < 14:
         time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
     assert train(config).path == folder
     assert_same_tensors(folder, straight)
     timing = dict.fromkeys(MEASURED)

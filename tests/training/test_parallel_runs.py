@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from jobs import SECONDS, free_port, run_job
+from jobs import COMMAND, SECONDS, free_port, run_job, train_flags
 from safetensors.torch import load_file
 
 import gptlab
@@ -145,12 +145,9 @@ def test_a_run_goes_through_four_processes_then_two_then_one(tiny, tmp_path):
 
 
 def torchrun(config):
-    flags = [f"--{name}={getattr(config, name)}" for name in config.model_fields_set]
-    flags = [flag for flag in flags if not flag.startswith("--train_data")]
     engine = ["-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={free_port()}"]
-    command = ["-m", "gptlab.cli.train", "--train_data=cats.txt"]
     return subprocess.Popen(
-        [sys.executable, *engine, *command, *flags],
+        [sys.executable, *engine, "-m", "gptlab.cli.train", *train_flags(config)],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -164,12 +161,14 @@ def processes_of(job):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the processes of a job in /proc")
-def test_a_job_that_lost_a_process_ends_with_a_line_and_goes_on_to_the_bit(tiny):
-    usual = {**SIZES, "max_steps": 60, "parallel": "fsdp", "dropout": 0.2, "ema_decay": 0.9}
-    straight = torchrun(tiny(**usual, experiment_name="straight"))
-    errors = straight.communicate(timeout=SECONDS)[1]
-    assert straight.returncode == 0, errors
+def test_a_job_that_lost_a_process_ends_with_a_line_and_goes_on_to_the_bit(tiny, tmp_path):
+    def run_to_its_end(config):
+        argv = train_flags(config)
+        for ended in run_job(tmp_path, size=2, script=COMMAND, argv=argv):
+            assert ended.code == 0, ended.errors
 
+    usual = {**SIZES, "max_steps": 60, "parallel": "fsdp", "dropout": 0.2, "ema_decay": 0.9}
+    run_to_its_end(tiny(**usual, experiment_name="straight"))
     config = tiny(**usual, experiment_name="killed", resume=True)
     job = torchrun(config)
     folder, wanted = Path("runs/killed"), random.randrange(5, 25)
@@ -183,9 +182,7 @@ def test_a_job_that_lost_a_process_ends_with_a_line_and_goes_on_to_the_bit(tiny)
     assert len(ours) == 1, errors
     assert "go on with the same command and --resume" in ours[0]
 
-    job = torchrun(config)
-    errors = job.communicate(timeout=SECONDS)[1]
-    assert job.returncode == 0, errors
+    run_to_its_end(config)
     runs = [folder, Path("runs/straight")]
     names = {
         str(file.relative_to(runs[1]))

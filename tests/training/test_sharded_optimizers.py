@@ -1,12 +1,11 @@
 """Parameters sharded over two processes move as those of one."""
 
 import copy
-from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from jobs import run_job
 from torch import nn
 
 from gptlab.config import ModelConfig, OptimizerConfig
@@ -40,44 +39,45 @@ def learn(model: nn.Module, name: str) -> WeightAverage:
     return average
 
 
-def check_rank(rank: int, folder: str) -> None:
+def check() -> None:
     from torch.distributed.fsdp import fully_shard
     from torch.distributed.tensor import DTensor
 
-    torch.set_num_threads(1)
-    store = dist.FileStore(f"{folder}/store", 2)
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=2)
-    try:
-        for name in OPTIMIZERS:
-            model, alone = make_model(), make_model()
-            for block in model.blocks:
-                fully_shard(block)
-            fully_shard(model)
-            average, expected_average = learn(model, name), learn(alone, name)
-            own = [p.to_local().clone() for p in model.parameters()]
-            for (key, value), expected in zip(
-                model.named_parameters(), alone.parameters(), strict=True
-            ):
-                assert isinstance(value, DTensor)
-                torch.testing.assert_close(
-                    value.full_tensor(), expected, rtol=1e-3, atol=1e-5, msg=f"{name} {key}"
-                )
-            with average.applied():
-                for key, value in model.named_parameters():
-                    expected = expected_average.tensors()[key]
-                    torch.testing.assert_close(value.full_tensor(), expected, rtol=1e-3, atol=1e-5)
-            saved = copy.deepcopy(average.tensors())
-            average.load(saved)
-            assert all(
-                torch.equal(p.to_local(), part)
-                for p, part in zip(model.parameters(), own, strict=True)
+    for name in OPTIMIZERS:
+        model, alone = make_model(), make_model()
+        for block in model.blocks:
+            fully_shard(block)
+        fully_shard(model)
+        average, expected_average = learn(model, name), learn(alone, name)
+        own = [p.to_local().clone() for p in model.parameters()]
+        for (key, value), expected in zip(
+            model.named_parameters(), alone.parameters(), strict=True
+        ):
+            assert isinstance(value, DTensor)
+            torch.testing.assert_close(
+                value.full_tensor(), expected, rtol=1e-3, atol=1e-5, msg=f"{name} {key}"
             )
-        Path(folder, f"done-{rank}").touch()
-    finally:
-        dist.destroy_process_group()
+        with average.applied():
+            for key, value in model.named_parameters():
+                expected = expected_average.tensors()[key]
+                torch.testing.assert_close(value.full_tensor(), expected, rtol=1e-3, atol=1e-5)
+        saved = copy.deepcopy(average.tensors())
+        average.load(saved)
+        assert all(
+            torch.equal(p.to_local(), part) for p, part in zip(model.parameters(), own, strict=True)
+        )
+
+
+JOB = """
+from test_sharded_optimizers import check
+from gptlab.training.ranks import joined
+
+with joined("cpu"):
+    check()
+"""
 
 
 @pytest.mark.skipif(not dist.is_available(), reason="torch was built without distributed")
 def test_two_ranks_with_a_part_each_move_as_one(tmp_path):
-    mp.spawn(check_rank, args=(str(tmp_path),), nprocs=2)
-    assert {path.name for path in tmp_path.glob("done-*")} == {"done-0", "done-1"}
+    for ended in run_job(tmp_path, size=2, script=JOB):
+        assert (ended.code, ended.errors) == (0, "")
