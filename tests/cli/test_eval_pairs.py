@@ -116,6 +116,7 @@ def test_without_sacrebleu_there_is_a_note(command, monkeypatch):
             "--length_penalty is 0.5, but it ranks beams; write --num_beams too, or leave it out",
         ),
         (["one", "--target_data", "a.de"], "--target_data is a.de, but nothing says where its"),
+        (["one", "--src_field", "en"], "--src_field is en, but the pairs are those of the run; wr"),
         (["one", "--translations", "some"], "translations is 'some'"),
         (["one", "--write", "no/w.txt"], "no/w.txt can't be written"),
         (["one", "--data", "none.tsv"], "none.tsv"),

@@ -22,6 +22,11 @@ def read(*files, fields=FIELDS, **settings):
     return [(pair.place.rpartition("line ")[2], pair.source, pair.target) for pair in pairs]
 
 
+def test_source_and_target_have_two_names():
+    with pytest.raises(DataError, match=r"^source and target would both be read from 'en'; give -"):
+        PairFields("en", "en")
+
+
 @pytest.mark.parametrize(
     ("text", "fields", "expected"),
     [
@@ -31,6 +36,7 @@ def read(*files, fields=FIELDS, **settings):
         ("dog\tHund\tby Ann\ncat\tKatze", FIELDS, [("1", "dog", "Hund"), ("2", "cat", "Katze")]),
         ('\ufeff"so", he said\t"so"\r\n\r\n a \tb\r\n', FIELDS, None),
         ("a\tb\nsource\ttarget\n", FIELDS, [("1", "a", "b"), ("2", "source", "target")]),
+        ("\n \nsource\ttarget\na\tb\n", FIELDS, [("4", "a", "b")]),
     ],
 )
 def test_tab_separated_columns(tmp_path, text, fields, expected):

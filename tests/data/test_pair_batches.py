@@ -232,6 +232,19 @@ def test_less_than_a_tenth_is_filling(batch_tokens, spread, ratio, count):
     assert sampler.steps_per_epoch < (1.35 if count > 3_000 else 3.5) * fewest
 
 
+@pytest.mark.parametrize(("count", "batch_tokens"), [(1_000, 4096), (10_000, 50_000)])
+def test_no_batch_is_tiny_where_few_pairs_are_for_large_ones(count, batch_tokens):
+    rows = drawn_lengths(count)
+    sampler = PairSampler(rows, batch_tokens=batch_tokens, seed=0, shuffle=False)
+    sizes = sorted(
+        len(batch) * (rows.source_lengths[batch].max() + rows.target_lengths[batch].max())
+        for batch in epoch_of(sampler)
+    )
+    # The last one along the snake is what is left.
+    assert sizes[1] > 0.09 * batch_tokens
+    assert sampler.padding_share < 0.13
+
+
 def test_the_toy_pairs_are_hardly_filled_up():
     rows = read_pairs([TRAIN], fields=PairFields())
     found = PairDataset(rows, BYTES, BYTES, length=128)

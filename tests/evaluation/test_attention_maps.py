@@ -139,6 +139,7 @@ def test_long_texts_are_cut_and_say_so(inspect):
         inspected = inspect(make(ModelConfig(**SHAPE), seed=1))
         (whole, _), (cut, _) = (text_maps(inspected, IDS, most=most) for most in (64, 3))
         torch.testing.assert_close(cut.weights_HTS, whole.weights_HTS[:, :3, :3])
+        assert cut.weights_HTS.untyped_storage().nbytes() == 4 * cut.weights_HTS.numel()
         assert list(cut.keys) == list(whole.keys[:3])
         assert cut.title == "layer 1 of 2, self-attention\nthe first 3 of 7 tokens"
         (longest, _) = text_maps(inspected, IDS * 3, most=64)

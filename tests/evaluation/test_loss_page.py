@@ -15,6 +15,7 @@ from gptlab.evaluation.loss_page import differences, loss_page
 from gptlab.evaluation.pair_reading import pair_ids, read_pair
 from gptlab.evaluation.reading import totals
 from gptlab.evaluation.text_reading import beginning_of_held_out, read_text
+from gptlab.generation import Generator
 from gptlab.model import GPT, Transformer
 from gptlab.tokenizer.pair import PairTokenizer
 
@@ -153,6 +154,20 @@ def test_without_a_target_it_is_what_the_model_says(workplace):
     assert {token.figures.rank for token in reading.tokens} == {1}
     has_end = model.tokenizer.eos_id in pair.target
     assert has_end or len(pair.target) == model.model.config.seq_len - 1
+
+
+def test_what_the_model_says_is_said_in_the_arithmetic_that_it_is_read_in(workplace, monkeypatch):
+    transformer_at("pairs")
+    model = open_any("pairs", device="cpu", precision="bf16")
+    plain, seen = Generator.generate_ids, []
+
+    def watched(*args, **options):
+        seen.append(torch.is_autocast_enabled("cpu"))
+        return plain(*args, **options)
+
+    monkeypatch.setattr(Generator, "generate_ids", watched)
+    pair_ids(model, "The cat", None)
+    assert seen == [True]
 
 
 # The page.

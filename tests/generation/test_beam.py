@@ -208,6 +208,17 @@ def test_one_beam_is_the_generator_at_temperature_0():
     assert list(ours[0].ids) == expected
 
 
+@torch.no_grad()
+def test_of_equal_tokens_the_lowest_come_first():
+    """As in greedy text; in 16 bits many are equal, and to a model of zeros all."""
+    model = lively(10)
+    for parameter in model.parameters():
+        parameter.zero_()
+    for beams in (1, 4):
+        found = beam_search(model, [5], beams=beams, max_new_tokens=1, eos_id=None)
+        assert [beam.ids for beam in found] == [(token,) for token in range(beams)]
+
+
 def test_more_beams_find_likelier_texts_than_greedy():
     def best(beams):
         found = beam_search(OURS, [1], beams=beams, max_new_tokens=10, eos_id=None)

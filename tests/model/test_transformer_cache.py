@@ -135,6 +135,8 @@ def test_what_a_cache_has_no_room_for():
     cache = remembering(model, SOURCES)
     with pytest.raises(ConfigError, match=r"^1 sources came, but the cache has 3 rows; give one"):
         cache.remember(model.remember(torch.tensor([[1, 2]])), [2])
+    with pytest.raises(ConfigError, match=r"^the memories are of \[1\] sources, but .* 3 rows; g"):
+        cache.remember(model.remember(torch.tensor([[1, 2]])), [2, 2, 2])
     empty = KVCache(model.config.decoder, batch_size=1, dtype=torch.float64, memory_capacity=4)
     for nothing in (None, empty, KVCache(model.config.decoder, batch_size=1)):
         with pytest.raises(ConfigError, match="a decoder reads targets beside a source; call the"):

@@ -100,6 +100,16 @@ def test_other_settings_without_other_weights():
     assert torch.equal(logits(longer), logits(make("separate")))
 
 
+def test_a_named_tokenizer_is_for_targets_where_sources_have_their_own(tmp_path):
+    gptlab.save(tmp_path / "model", make("separate"), PairTokenizer(TARGETS, SOURCES))
+    TARGETS.save(tmp_path / "named")
+    for named in (TARGETS, tmp_path / "named"):
+        _, tokenizer = gptlab.load(tmp_path / "model", tokenizer=named)
+        assert tokenizer.fingerprint() == PairTokenizer(TARGETS, SOURCES).fingerprint()
+    pair = PairTokenizer(SOURCES, SOURCES)
+    assert gptlab.load(tmp_path / "model", tokenizer=pair)[1] is pair
+
+
 def test_damage_and_tokenizers_that_do_not_fit(tmp_path):
     gptlab.save(tmp_path / "model", make("separate"), PairTokenizer(TARGETS, TARGETS))
     with pytest.raises(

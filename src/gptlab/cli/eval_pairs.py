@@ -65,6 +65,12 @@ class PairChoice(CommandLine):
                 f"--target_data is {self.target_data[0]}, but nothing says where its sources are; "
                 "write --data with their file"
             )
+        for name in ("src_field", "tgt_field"):
+            if name in given and "data" not in given:
+                raise ConfigError(
+                    f"--{name} is {getattr(self, name)}, but the pairs are those of the run; write "
+                    "--data with a file, or leave it out"
+                )
         if "length_penalty" in given and self.num_beams is None:
             raise ConfigError(
                 f"--length_penalty is {self.length_penalty}, but it ranks beams; write --num_beams "

@@ -32,10 +32,21 @@ class Pair(NamedTuple):
 
 @dataclass(frozen=True)
 class PairFields:
-    """Where rows have what; "translation.en" is the en within the object in translation."""
+    """Where rows have what; "translation.en" is the en within the object in translation.
+
+    Raises:
+        DataError: Both have one name.
+    """
 
     source: str = "source"
     target: str = "target"
+
+    def __post_init__(self) -> None:
+        if self.source == self.target:
+            raise DataError(
+                f"source and target would both be read from '{self.source}'; give --src_field and "
+                "--tgt_field two names"
+            )
 
 
 def read_pairs(
@@ -97,13 +108,14 @@ def _pairs_of(file: Path, fields: PairFields, errors: TextErrors) -> Iterator[Pa
 
 def _tab_separated_pairs(file: Path, fields: PairFields, errors: TextErrors) -> Iterator[Pair]:
     columns = (0, 1)
-    is_empty = True
+    is_first, is_empty = True, True
     for number, line in _lines(file, errors):
-        cells = line.split("\t")
-        if number == 1 and _is_header(file, cells, fields):
-            columns = (cells.index(fields.source), cells.index(fields.target))
-            continue
         if not line.strip():
+            continue
+        cells = line.split("\t")
+        may_be_header, is_first = is_first, False
+        if may_be_header and _is_header(f"{file}, line {number}", cells, fields):
+            columns = (cells.index(fields.source), cells.index(fields.target))
             continue
         place = f"{file}, line {number}"
         if len(cells) <= max(columns):
@@ -123,14 +135,14 @@ def _tab_separated_pairs(file: Path, fields: PairFields, errors: TextErrors) -> 
         raise DataError(f"{file} has no pairs; give a file with some")
 
 
-def _is_header(file: Path, cells: Sequence[str], fields: PairFields) -> bool:
+def _is_header(place: str, cells: Sequence[str], fields: PairFields) -> bool:
     """Whether the first line names columns: with names of one's own, it must."""
     found = {fields.source, fields.target} & set(cells)
     if len(found) == 1 or (not found and fields != PairFields()):
         missing = min({fields.source, fields.target} - found)
         raise DataError(
-            f"{file}, line 1 names no column '{missing}', only {', '.join(cells)[:80]}; write the "
-            "names of its columns, as in --src_field en --tgt_field de"
+            f"{place} names no column '{missing}', only {', '.join(cells)[:80]}; write the names "
+            "of its columns, as in --src_field en --tgt_field de, or put a line of names before it"
         )
     return len(found) == 2
 

@@ -25,8 +25,11 @@ from gptlab.numbers import UInt64Array, mix
 # By how much lengths may differ within a cell: large cells leave more to chance, small ones fill
 # less. With few rows, large ones fill less, too, as batches span cells.
 _GROWTHS = (1.08, 1.15)
-# Where more of a batch than this would be filling, it is ended before it is full.
+# Where more of a batch than this would be filling, it is ended before it is full,
 _FILLINGS = (1.0, 0.2, 0.15, 0.12, 0.1, 0.08)
+# but not with less than this share of its limit: each is a step, in which few tokens would count
+# as much as many.
+_LEAST = 1 / 10
 # Smaller batches are not worth while where the filling of all is below this.
 _ENOUGH = 0.09
 
@@ -72,7 +75,8 @@ def plan_batches(
 ) -> BatchPlan:
     """Put rows of like length together.
 
-    The fewest batches of which less than 9% is filling, or else those with the least of it.
+    The fewest batches of which less than 9% is filling, or else those with the least of it. For
+    that, batches are ended early, but none below a tenth of its limit.
 
     Args:
         sources: Tokens of each source, (rows,), at least one.
@@ -175,8 +179,11 @@ def _cut(snake: _Snake, limits: _Limits, filling: float) -> BatchPlan:
         while left:
             width = max(source, longest[0]) + max(target, longest[1])
             more = min(left, limits.rows - rows, limits.tokens // width - rows)
-            is_loose = rows and (rows + more) * width * (1 - filling) > own + more * tokens
-            if more <= 0 or is_loose:
+            is_loose = (rows + more) * width * (1 - filling) > own + more * tokens
+            is_worth_a_step = (
+                rows >= limits.rows * _LEAST or rows * (source + target) >= limits.tokens * _LEAST
+            )
+            if more <= 0 or (is_loose and is_worth_a_step):
                 starts.append(starts[-1] + rows)
                 padded += rows * (source + target)
                 rows, source, target, own = 0, 0, 0, 0.0

@@ -122,13 +122,18 @@ def _maps(
             AttentionMap(
                 f"{kind.name}-{number}",
                 f"layer {number} of {len(kind.layers)}, {kind.title}",
-                layer.weights(*caught[layer])[0, :, : len(kind.queries), : len(kind.keys)].cpu(),
+                _shown(layer.weights(*caught[layer]), kind),
                 kind.queries,
                 kind.keys,
             )
             for kind in kinds
             for number, layer in enumerate(kind.layers, start=1)
         ]
+
+
+def _shown(weights_1HTS: Tensor, kind: _Kind) -> Tensor:
+    """A copy of what is shown alone, for the rest may be large."""
+    return weights_1HTS[0, :, : len(kind.queries), : len(kind.keys)].clone().cpu()
 
 
 def _caught(

@@ -116,5 +116,6 @@ def read_pair(inspected: Inspected, pair: PairIds, *, source: str) -> Reading:
 def _greedy(inspected: Inspected, source_ids: list[int]) -> list[int]:
     generator = Generator(inspected.model, inspected.tokenizer, compile="off")
     config = SamplingConfig(temperature=0.0, max_new_tokens=inspected.model.config.seq_len)
-    (ids,) = generator.generate_ids([source_ids], config)
+    with inspected.arithmetic.autocast():
+        (ids,) = generator.generate_ids([source_ids], config)
     return ids

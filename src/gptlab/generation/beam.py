@@ -132,13 +132,17 @@ def _candidates(
     """The `count` likeliest beams of one more token, best first, each with its parent's row."""
     sums_B = torch.tensor([beam.log_probability for beam in live], dtype=torch.float64)
     totals_BV = logprobs_BV + sums_B.to(logprobs_BV.device).unsqueeze(1)
-    values, places = totals_BV.flatten().topk(min(count, totals_BV.numel()))
+    totals = totals_BV.flatten()
+    values = totals.topk(min(count, totals.numel())).values
+    if values.isnan().any():
+        raise GenerationError(
+            "the model's logits are NaN; load a sound checkpoint, or compute in float32"
+        )
+    # In 16 bits many are equal; the lowest id comes first, as it does in greedy text.
+    places = (totals >= values[-1]).nonzero()[:, 0]
+    places = places[totals[places].argsort(descending=True, stable=True)[: len(values)]]
     found = []
-    for total, place in zip(values.tolist(), places.tolist(), strict=True):
-        if math.isnan(total):
-            raise GenerationError(
-                "the model's logits are NaN; load a sound checkpoint, or compute in float32"
-            )
+    for total, place in zip(totals[places].tolist(), places.tolist(), strict=True):
         row, token = divmod(place, logprobs_BV.shape[-1])
         if total > -math.inf:
             found.append((row, Beam((*live[row].ids, token), total, total / scale)))

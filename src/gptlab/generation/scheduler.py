@@ -47,8 +47,9 @@ class Scheduler:
     Every other method may be called by any thread at any time. Until it is closed, the generator
     is not to be used otherwise.
 
-    Memory is bounded: keys and values of `slots` times the model's seq_len tokens, made at once
-    (`cache_bytes`), `queue_limit` prompts, and the text of each request while somebody holds it.
+    Memory is bounded: keys and values of `slots` times the model's seq_len tokens, and as many of
+    sources where it has an encoder, made at once (`cache_bytes`), `queue_limit` prompts, and the
+    text of each request while somebody holds it.
 
     Args:
         generator: The model and its tokenizer. With `compile="on"`, the first steps compile; with

@@ -15,7 +15,7 @@ from gptlab.interop.nanogpt import nanogpt_tokenizer, read_nanogpt
 from gptlab.model import GPT, Network, Transformer
 from gptlab.model.stack import Stack
 from gptlab.tokenizer import Tokenizer, load_tokenizer
-from gptlab.tokenizer.pair import source_of
+from gptlab.tokenizer.pair import SOURCE_FOLDER, source_of, with_sources_of
 
 
 def load(
@@ -39,7 +39,8 @@ def load(
             Face's transformers, a `.pt` file of nanoGPT, or a name on Hugging Face's hub.
         device: Where the model goes.
         attention: The backend of this machine, not of that which trained the model.
-        tokenizer: Instead of the model's own; one, or where it is, as `load_tokenizer` takes it.
+        tokenizer: Instead of the model's own; one, or where it is, as `load_tokenizer` takes it. A
+            single one is for targets, where sources have one of their own.
         adapter: Adapters to merge into the model: what `gptlab.checkpoint.save_adapter` wrote, or
             a run that trained them. The tokenizer is theirs then, unless one is named.
 
@@ -65,7 +66,9 @@ def load(
         checkpoint.require_language_model(found)
         checkpoint.verify(found)
         model = checkpoint.load_model(found, device=device, attention=attention)
-        tokenizer = tokenizer or tokenizer_in(found)
+        if tokenizer is None or (found / SOURCE_FOLDER).is_dir():
+            own = tokenizer_in(found)
+            tokenizer = own if tokenizer is None else with_sources_of(tokenizer, own)
     if adapter is not None:
         if not isinstance(model, Stack):
             raise CheckpointError(

@@ -50,7 +50,8 @@ class Encoder(Stack):
 
         Args:
             tokens: What to read.
-            lengths: (B,) int64, how many tokens of each row are no filling; all if None.
+            lengths: (B,) int64, how many tokens of each row are no filling, at least 1; all if
+                None.
 
         Raises:
             ConfigError: There are more tokens than seq_len, or not a length for each row.

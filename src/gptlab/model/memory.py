@@ -68,6 +68,12 @@ class SourceCache:
             raise ConfigError(
                 f"{len(lengths)} sources came, but the cache has {self._rows} rows; give one a row"
             )
+        counts = {len(memory.keys) for memory in memories}
+        if counts != {self._rows}:
+            raise ConfigError(
+                f"the memories are of {sorted(counts)} sources, but the cache has {self._rows} "
+                "rows; give one a row"
+            )
         longest = max(lengths)
         if longest > self.capacity:
             raise ConfigError(

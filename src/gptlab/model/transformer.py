@@ -66,7 +66,8 @@ class Transformer(Network):
         Args:
             source: (B, S) int64.
             target: (B, T) int64.
-            source_lengths: (B,) int64, how many tokens of each source are no filling; S if None.
+            source_lengths: (B,) int64, how many tokens of each source are no filling, at least 1; S
+                if None.
 
         Raises:
             ConfigError: The rows differ, or there are more tokens than seq_len.

@@ -107,6 +107,13 @@ def target_of(tokenizer: Tokenizer) -> Tokenizer:
     return tokenizer.target if isinstance(tokenizer, PairTokenizer) else tokenizer
 
 
+def with_sources_of(tokenizer: Tokenizer, own: Tokenizer) -> Tokenizer:
+    """`tokenizer` for targets, with what encodes the sources in `own`, if that is another one."""
+    if isinstance(own, PairTokenizer) and not isinstance(tokenizer, PairTokenizer):
+        return PairTokenizer(tokenizer, own.source)
+    return tokenizer
+
+
 def start_id(tokenizer: Tokenizer) -> int:
     """What a target begins with: the beginning of a sequence, or where there is none the end.
 

@@ -141,8 +141,11 @@ def _pays(session: Session, plain: Cost) -> bool:
 
 def _name(session: Session) -> str:
     """What decides how long compiling takes and what it brings."""
-    config, rows = session.config, -(-session.config.batch_size // session.parts)
-    parts = f"{rows} rows, loss_chunk {config.loss_chunk}"
+    config = session.config
+    rows = f"{-(-config.batch_size // session.parts)} rows"
+    if config.batch_tokens is not None:
+        rows = f"{-(-config.batch_tokens // session.parts)} tokens"
+    parts = f"{rows}, loss_chunk {config.loss_chunk}"
     if config.activation_checkpointing:
         parts += ", checkpointed"
     model = session.model.config.model_dump_json(exclude_defaults=True)

@@ -40,7 +40,7 @@ class TrainResult:
 
 
 def train(config: TrainConfig, *, head: type[Head] | None = None) -> TrainResult:
-    """Train a GPT as `config` says, writing everything into its run's folder.
+    """Train a network as `config` says, writing everything into its run's folder.
 
     Prints what it will do, then trains, evaluates, samples and saves until the steps are done, or
     patience or time runs out, or a signal comes. Each batch, and each dropout mask, is a function

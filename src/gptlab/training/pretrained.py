@@ -17,7 +17,7 @@ from gptlab.tokenizer import Tokenizer, load_tokenizer
 from gptlab.tokenizer.chat import with_template_tokens
 from gptlab.tokenizer.lower_case import lower_cased
 from gptlab.tokenizer.mask import with_mask
-from gptlab.tokenizer.pair import PairTokenizer
+from gptlab.tokenizer.pair import with_sources_of
 from gptlab.training.allocation import give_freed_memory_back
 from gptlab.training.chat import named_template
 
@@ -146,8 +146,7 @@ def _tokenizer(config: TrainConfig, own: Tokenizer, model: Network) -> Tokenizer
                 f"{config.init_from} has {own.vocab_size}; leave --tokenizer out, for the model "
                 "knows its own ids alone"
             )
-        if isinstance(own, PairTokenizer):
-            tokenizer = PairTokenizer(tokenizer, own.source)
+        tokenizer = with_sources_of(tokenizer, own)
     if config.src_tokenizer is not None:
         raise ConfigError(
             f"src_tokenizer is {config.src_tokenizer}, but {config.init_from} has a tokenizer for "
