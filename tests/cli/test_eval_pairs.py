@@ -1,5 +1,6 @@
 """gptlab-eval and gptlab-compare of Transformers, and what fits neither."""
 
+import errno
 import json
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import gptlab
 from gptlab.cli.compare import main as compare
 from gptlab.cli.eval import main
 from gptlab.cli.plot import main as plot
+from gptlab.training import files
 
 FLAGS = ["--device", "cpu", "--precision", "fp32"]
 PAIRS = "".join(f"{'abc'[n % 3] * (n % 4 + 1)}\t{n % 3} {n % 4}\n" for n in range(40))
@@ -73,6 +75,16 @@ def test_targets_are_written_scored_and_kept(command):
     assert {"exact match", "BLEU", "chrF", "signature", "written to"} <= rows(out).keys()
 
 
+def test_a_full_disk_leaves_the_table(command, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files, "replace_text", full)
+    code, out, err = command(main, "one", *FLAGS, "--write", "w.txt")
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert {"loss", "exact match"} <= rows(out).keys()
+
+
 def test_a_few_are_searched_for_with_beams(command):
     argv = ["one", "--translations", 3, "--num_beams", 2, "--length_penalty", 0.5, *FLAGS]
     code, out, err = command(main, *argv, "--write", "w.txt")
@@ -118,6 +130,7 @@ def test_without_sacrebleu_there_is_a_note(command, monkeypatch):
         (["one", "--target_data", "a.de"], "--target_data is a.de, but nothing says where its"),
         (["one", "--src_field", "en"], "--src_field is en, but the pairs are those of the run; wr"),
         (["one", "--translations", "some"], "translations is 'some'"),
+        (["one", "--write", "w", "--output", "w"], "--write and --output are both w, which would"),
         (["one", "--write", "no/w.txt"], "no/w.txt can't be written"),
         (["one", "--data", "none.tsv"], "none.tsv"),
         (["one", "--data", "text.txt"], "text.txt has no pairs that can be read; give a file"),

@@ -57,6 +57,7 @@ def files(tmp_path, monkeypatch):
     ("given", "line"),
     [
         ({"train_data": "none.tsv"}, "none.tsv"),
+        ({"train_data": "none.txt"}, "none.txt does not exist; give a file of pairs"),
         ({"train_data": "empty.tsv"}, "empty.tsv"),
         ({"train_data": "blank.tsv"}, "blank.tsv has no pairs; give a file with some"),
         ({"train_data": "binary.tsv"}, "binary.tsv"),

@@ -58,7 +58,7 @@ def test_rows_are_drawn_as_those_of_a_corpus(tmp_path):
         ("a.jsonl", b"", "a.jsonl is empty; give a file"),
         ("a.jsonl", b"\n\n", "a.jsonl has no rows; give a file with some"),
         ("a.csv", b"text,label\n", "a.csv has no rows; give a file with some"),
-        ("a.jsonl", b'{"a": 1}\n[1]\n', "a.jsonl, line 2 is no JSON object; write each as"),
+        ("a.jsonl", b'{"a": 1}\n[1]\n', "a.jsonl, line 2 is no JSON object; write one"),
         ("a.jsonl", b'{"a": 1}\n{"a": \xff}\n', "a.jsonl, line 2 is not UTF-8 text"),
         ("a.csv", b"a,b\n1,2\n1,2,3\n", "line 3 has 3 values, but the first line names 2 fields"),
         ("a.csv", b'a,b\n1,"2\n', "line 2 is damaged (unexpected end of data)"),

@@ -156,6 +156,13 @@ def test_without_a_target_it_is_what_the_model_says(workplace):
     assert has_end or len(pair.target) == model.model.config.seq_len - 1
 
 
+def test_an_empty_target_has_no_bytes(workplace):
+    model = transformer_at("pairs")
+    reading = read_pair(model, pair_ids(model, "The cat", ""), source="The cat")
+    assert totals([reading]).shown_bits == "not known"
+    assert "not known" in loss_page({"a": [reading]}, title="a")
+
+
 def test_what_the_model_says_is_said_in_the_arithmetic_that_it_is_read_in(workplace, monkeypatch):
     transformer_at("pairs")
     model = open_any("pairs", device="cpu", precision="bf16")

@@ -156,6 +156,31 @@ def test_a_run_goes_on_without_its_architecture_being_named(pair_run):
     assert "bleu" in records(result.path)[-1]
 
 
+def test_targets_without_their_sources_are_refused():
+    with pytest.raises(ConfigError, match=r"^target_data is a.de, but nothing says where its sour"):
+        loop.TrainConfig(architecture="transformer", target_data="a.de")
+
+
+def test_one_vocabulary_does_not_become_two(pair_run):
+    train(pair_run(max_steps=2))
+    config = loop.TrainConfig(
+        experiment_name="tiny", resume=True, max_steps=3, src_vocab_size=300, quiet=True
+    )
+    with pytest.raises(ConfigError, match=r"with other settings: src_vocab_size \(None, not 300\)"):
+        train(config)
+
+
+def test_the_targets_of_a_run_are_not_others(pair_run):
+    for side in ("en", "de"):
+        Path(f"a.{side}").write_text("a b\nc d\n" * 9)
+    parallel = {"train_data": "a.en", "target_data": "a.de"}
+    parallel |= {"eval_data": "a.en", "eval_target_data": "a.de"}
+    train(pair_run(max_steps=2, **parallel))
+    config = loop.TrainConfig(experiment_name="tiny", resume=True, target_data="b.de", quiet=True)
+    with pytest.raises(ConfigError, match="with other settings: target_data"):
+        train(config)
+
+
 def test_a_batch_is_a_function_of_its_step(pair_run):
     with open_session(pair_run()).loader as one, open_session(pair_run()).loader as two:
         straight = [one.batch(step) for step in range(20)]

@@ -14,7 +14,7 @@ from gptlab.cli.eval_output import (
     table,
     token_rows,
 )
-from gptlab.cli.eval_pairs import PairChoice, pair_figures, require_fitting
+from gptlab.cli.eval_pairs import PairChoice, pair_figures, require_fitting, write_targets
 from gptlab.cli.main import run
 from gptlab.config import SamplingConfig
 from gptlab.config.sampling import Probability
@@ -129,6 +129,11 @@ def _evaluate(command: EvalCommand) -> None:
     for name in ("output", "samples_only", "write"):
         if file := getattr(command, name):
             check_file(Path(file), flag=name)
+            if name != "output" and file == command.output:
+                raise ConfigError(
+                    f"--{name} and --output are both {file}, which would lose one of them; choose "
+                    "another file"
+                )
     # Here, so that --help and a bad flag are answered without torch.
     from gptlab.checkpoint import named_model
     from gptlab.evaluation import read_problems
@@ -144,7 +149,10 @@ def _evaluate(command: EvalCommand) -> None:
     figures: dict[str, Any] = {"model": str(found.folder)}
     rows = [("model", str(found.folder))]
     more = _measured(command, found, problems)
+    targets = more.pop("targets", None)
     print(table(rows + more.pop("rows")))
+    if command.write is not None:
+        write_targets(Path(command.write), targets)
     if command.output is not None:
         save(Path(command.output), figures | more)
         print(f"in numbers: {command.output}")

@@ -1,6 +1,7 @@
 """How gptlab-eval measures a Transformer: on pairs of texts."""
 
 import time
+from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -109,7 +110,7 @@ def pair_figures(
     batch_size: int | None,
     max_new_tokens: int | None,
 ) -> dict[str, Any]:
-    """Figures of pairs, and the rows of their table.
+    """Figures of pairs, the rows of their table, and the targets that are written.
 
     Args:
         command: The flags for a Transformer.
@@ -131,9 +132,9 @@ def pair_figures(
     figures: dict[str, Any] = {"data": data, "pairs": scores}
     rows = _read_rows(scores, where)
     if command.is_writing:
-        written = _written(command, found, dataset, rows_at_once, max_new_tokens)
+        targets, written = _written(command, found, dataset, rows_at_once, max_new_tokens)
         rows += _written_rows(written, command)
-        figures |= {"num_beams": command.num_beams, "written": written}
+        figures |= {"num_beams": command.num_beams, "written": written, "targets": targets}
     return {"rows": rows, **figures}
 
 
@@ -143,10 +144,8 @@ def _written(
     dataset: "PairDataset",
     batch_size: int,
     max_new_tokens: int | None,
-) -> "WrittenScores":
-    from gptlab.cli.targets import as_line
+) -> "tuple[list[str], WrittenScores]":
     from gptlab.evaluation.pairs import score_written, write_pairs
-    from gptlab.training.files import replace_text
 
     asked = command.translations
     count = min(asked, len(dataset)) if isinstance(asked, int) else len(dataset)
@@ -161,9 +160,15 @@ def _written(
         max_new_tokens=max_new_tokens,
     )
     seconds = time.perf_counter() - start
-    if command.write is not None:
-        replace_text(Path(command.write), "".join(f"{as_line(text)}\n" for text in written))
-    return score_written(written, expected, seconds=seconds)
+    return written, score_written(written, expected, seconds=seconds)
+
+
+def write_targets(file: Path, targets: Sequence[str]) -> None:
+    """Write what the model made of the sources, one a line."""
+    from gptlab.cli.targets import as_line
+    from gptlab.training.files import replace_text
+
+    replace_text(file, "".join(f"{as_line(text)}\n" for text in targets))
 
 
 def _read_rows(scores: "PairScores", where: str) -> list[Row]:

@@ -31,7 +31,7 @@ def _rows(readings: "Sequence[Reading]") -> list[Row]:
     return [
         ("tokens", f"{together.tokens:,} predicted"),
         ("loss", f"{together.loss:.4f} nats per token"),
-        ("bits per byte", f"{together.bits_per_byte:.4f}"),
+        ("bits per byte", together.shown_bits),
         *_worst(readings),
     ]
 

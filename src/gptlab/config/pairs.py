@@ -61,8 +61,13 @@ def require_files(config: PairConfig, *, eval_data: str) -> None:
     """Refuse targets without their sources.
 
     Raises:
-        ConfigError: `eval_data` does not name the sources of `eval_target_data`.
+        ConfigError: Targets are named, but not the `train_data` or `eval_data` that they belong to.
     """
+    if config.target_data and "train_data" not in config.model_fields_set:
+        raise ConfigError(
+            f"target_data is {config.target_data[0]}, but nothing says where its sources are; "
+            "write --train_data with their file"
+        )
     if config.eval_target_data is not None and eval_data == "auto":
         raise ConfigError(
             f"eval_target_data is {config.eval_target_data}, but nothing says where its sources "

@@ -215,10 +215,10 @@ class TrainConfig(
         # The run to go on with knows its architecture, which is not always given again.
         if not self.resume or "architecture" in self.model_fields_set:
             require_used(self, self.architecture)
-        require_files(self, eval_data=self.eval_data)
         if self.resume is True and self.overwrite:
             raise ConfigError("--resume and --overwrite exclude each other; write one of them")
         if not self.resume:
+            require_files(self, eval_data=self.eval_data)
             # The run to go on with knows its model.
             self.require_model()
         if self.save_strategy == "steps" and self.save_every is None:

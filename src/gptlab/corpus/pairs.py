@@ -92,6 +92,8 @@ def _pairs_of(file: Path, fields: PairFields, errors: TextErrors) -> Iterator[Pa
     if suffix_of(file) == ".tsv":
         yield from _tab_separated_pairs(file, fields, errors)
         return
+    if not file.exists():
+        raise DataError(f"{file} does not exist; give a file of pairs, by its name alone")
     if not has_rows(file) and not file.is_dir():
         raise DataError(
             f"{file} has no pairs that can be read; give a file that ends in .tsv, .jsonl or "

@@ -115,8 +115,7 @@ def _json_records(file: Path, errors: TextErrors) -> Iterator[tuple[int, dict[st
             row = None
         if not isinstance(row, dict):
             raise NotTextError(
-                f'{place} is no JSON object; write each as {{"text": "...", "label": "..."}} on '
-                "one line",
+                f"{place} is no JSON object; write one on each line",
                 reason="broken line",
             )
         yield number, row

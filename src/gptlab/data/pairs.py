@@ -72,7 +72,8 @@ class PairDataset:
         if self.num_long == len(rows):
             raise DataError(
                 f"not one of {len(rows)} pairs is within {length} tokens, the shortest has "
-                f"{shortest} on its longer side; write a larger --seq_len"
+                f"{shortest} on its longer side; give shorter ones, or train with a larger "
+                "--seq_len"
             )
         self._sources, self._targets, self._texts = sources.packed(), targets.packed(), texts
         self.source_lengths = self._sources.lengths

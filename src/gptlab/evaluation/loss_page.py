@@ -97,7 +97,7 @@ def _model(
         ("tokens predicted", f"{together.tokens:,}"),
         ("loss", f"{together.loss:.4f} nats per token"),
         ("perplexity", f"{together.perplexity:.4g}"),
-        ("bits per byte", f"{together.bits_per_byte:.4f}"),
+        ("bits per byte", together.shown_bits),
         ("entropy", f"{together.entropy:.4f} nats"),
         ("token is first", f"{together.top1:.2%}"),
         ("token in first 5", f"{together.top5:.2%}"),

@@ -56,13 +56,18 @@ class Totals:
     """Mean nats per token."""
     perplexity: float
     bits_per_byte: float
-    """The whole loss over the whole text, whatever its tokens are."""
+    """The whole loss over the whole text, whatever its tokens are; NaN of an empty target."""
     entropy: float
     """Mean nats of the predictions."""
     top1: float
     """Share of tokens that were the likeliest."""
     top5: float
     """Share of tokens among the five likeliest."""
+
+    @property
+    def shown_bits(self) -> str:
+        """Bits per byte for a table."""
+        return "not known" if math.isnan(self.bits_per_byte) else f"{self.bits_per_byte:.4f}"
 
 
 def totals(readings: Sequence[Reading]) -> Totals:

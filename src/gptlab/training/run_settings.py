@@ -132,7 +132,8 @@ def _agrees(name: str, value: object, saved: TrainConfig) -> bool:
             # A text may have no more to merge than this; prepared data may have had no mask.
             return value >= saved.vocab_size - int(saved.learns_masks)
     if name == "src_vocab_size" and isinstance(value, int) and saved.src_tokenizer is None:
-        return value >= (saved.src_vocab_size or value)
+        # A text may have no more to merge than this; without one, sources have the targets' ids.
+        return saved.src_vocab_size is not None and value >= saved.src_vocab_size
     return name in MAY_CHANGE or value == getattr(saved, name)
 
 
