@@ -24,7 +24,8 @@ def dropout_factors(like: Tensor, share: float) -> Tensor:
     On a CPU the share is a multiple of 2^-16, and the factor is made for it, so that the mean is 1.
     """
     if not _is_drawn_here(like):
-        return torch.empty_like(like).bernoulli_(1 - share).div_(1 - share)
+        # Not bernoulli_, which compiled on a CPU fills its tensor after it has been read.
+        return F.dropout(torch.ones_like(like), share)
     dropped = min(round(share * _LEVELS), _LEVELS - 1)
     draws = torch.empty(-(-like.numel() // _VALUES_A_DRAW), dtype=torch.int64).random_(
         -(2**63), None
