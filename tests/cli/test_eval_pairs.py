@@ -129,6 +129,7 @@ def test_without_sacrebleu_there_is_a_note(command, monkeypatch):
         ),
         (["one", "--target_data", "a.de"], "--target_data is a.de, but nothing says where its"),
         (["one", "--src_field", "en"], "--src_field is en, but the pairs are those of the run; wr"),
+        (["one", "--max_new_tokens", "3"], "--max_new_tokens is 3, but nothing is to be written; "),
         (["one", "--translations", "some"], "translations is 'some'"),
         (["one", "--write", "w", "--output", "w"], "--write and --output are both w, which would"),
         (["one", "--write", "no/w.txt"], "no/w.txt can't be written"),

@@ -184,6 +184,7 @@ def test_a_length_beyond_the_context_is_said(generate):
         (["--source", ""], "--source: the source is blank; write a text, or leave it out"),
         (["--source", "a", " "], "--source, text 2: the source is blank; write a text"),
         (["--source_file", "blank.txt"], "blank.txt, line 2: the source is blank; write a text"),
+        (["--source_file", "."], ". is a folder; name a file, or give the text itself with --sour"),
         (["--source_file", "none.txt"], "there is no file none.txt; name one, or give the text it"),
         (["--source_file", "empty.txt"], "empty.txt is empty; write a source on each line, or lea"),
         (["--source", "a", "x" * 30], "--source, text 2: a source has 31 tokens, but the model re"),

@@ -12,17 +12,17 @@ from sacrebleu import corpus_bleu, corpus_chrf
 import gptlab
 from gptlab.config import LossConfig
 from gptlab.corpus.pairs import PairFields, read_pairs
-from gptlab.errors import ConfigError
+from gptlab.errors import ConfigError, DataError
 from gptlab.evaluation import compare_models
 from gptlab.evaluation.inspected import open_any
 from gptlab.evaluation.pairs import pairs_named, score_pairs, score_written, write_pairs
 from gptlab.generation import Generator
 from gptlab.tokenizer.pair import end_id, source_of, start_id
-from gptlab.training.evaluate import evaluate  # noqa: F401
 from gptlab.training.metrics import read_metrics
 from gptlab.training.pair_evaluation import evaluate_pairs
 from gptlab.training.pair_objective import PairObjective
 from gptlab.training.ranks import Ranks
+from gptlab.training.translations import score_texts
 
 
 @pytest.fixture(scope="module")
@@ -179,3 +179,9 @@ def _worse(found):
         (folder / "config.json").write_bytes((found.folder.parent / "config.json").read_bytes())
         gptlab.save(folder / "last-1", model, found.tokenizer, step=1)
     return folder / "last-1"
+
+
+@pytest.mark.parametrize(("written", "expected"), [([], []), (["a"], ["a", "b"])])
+def test_scores_take_as_many_of_both_and_at_least_one(written, expected):
+    with pytest.raises(DataError, match=rf"{len(written)} written texts can't be compared with"):
+        score_texts(written, expected)

@@ -88,6 +88,13 @@ class EvalCommand(PairChoice):
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         self.check_pairs(self.model_fields_set)
+        if self.max_new_tokens is not None and not (
+            self.completion or self.humaneval or self.is_writing
+        ):
+            raise ConfigError(
+                f"--max_new_tokens is {self.max_new_tokens}, but nothing is to be written; write "
+                "--completion, --humaneval or --translations too, or leave it out"
+            )
         if self.humaneval is None:
             for name in ("allow_execution", "samples_only", "k", "samples"):
                 if name in self.model_fields_set and getattr(self, name):

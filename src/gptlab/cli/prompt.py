@@ -37,6 +37,10 @@ def read_prompt(name: str, *, flag: str = "prompt") -> str:
         raise DataError(
             f"there is no file {name}; name one, or give the text itself with --{flag}"
         ) from None
+    except IsADirectoryError:
+        raise DataError(
+            f"{name} is a folder; name a file, or give the text itself with --{flag}"
+        ) from None
     except UnicodeDecodeError as error:
         raise DataError(
             f"{shown} is no UTF-8 text, for byte {error.start} is {content[error.start]:#04x}; "

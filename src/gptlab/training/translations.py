@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from gptlab.config import SamplingConfig
-from gptlab.errors import ConfigError
+from gptlab.errors import ConfigError, DataError
 from gptlab.generation import Generator
 
 SACREBLEU = 'sacrebleu; pip install "gptlab[bleu]"'
@@ -59,8 +59,14 @@ def score_texts(written: Sequence[str], expected: Sequence[str]) -> TextScores:
 
     Raises:
         ConfigError: sacrebleu is not installed.
+        DataError: There is no text, or not as many of both.
     """
     require_sacrebleu()
+    if not written or len(written) != len(expected):
+        raise DataError(
+            f"{len(written)} written texts can't be compared with {len(expected)} expected ones; "
+            "give as many of both, and at least one"
+        )
     from sacrebleu.metrics.bleu import BLEU
     from sacrebleu.metrics.chrf import CHRF
 
