@@ -15,7 +15,8 @@ import torch
 from measure import use_cores
 from translators import LIBRARIES, Translator, Work
 
-_WARM_UP_STEPS = 4
+# By then the memory of a step has found its place.
+_WARM_UP_STEPS = 12
 
 
 def main() -> None:
