@@ -45,7 +45,7 @@ def transformer_table(part: Result) -> Table:
     else:
         caption += f", sources of {part['length']} tokens, {part['new_tokens']} new ones"
     columns = {
-        "training": {"loss before": "loss_before", "after 4 steps": "loss_after_steps"},
+        "training": {"loss before": "loss_before", "after warm-up": "loss_after_steps"},
         # Other batches lead to other losses.
         "pairs": {"loss before": "loss_before"},
         "generation": {"the same tokens": "same_tokens"},

@@ -85,6 +85,10 @@ def test_sources_of_an_encoder_decoder(workplace, command):
     code, _, err = command(main, "pairs", "--source", "The cat" * 9, *FLAGS)
     assert (code, err.count("\n")) == (2, 1)
     assert "a source has 19 tokens, but the model reads 16 at most" in err
+    argv = ["pairs", "--source", "The cat", "--target", "The cat" * 9]
+    code, _, err = command(main, *argv, *FLAGS)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "a target has 19 tokens, but the model writes 16 at most; give a shorter one" in err
 
 
 def test_the_pairs_of_a_run(workplace, command):

@@ -9,6 +9,7 @@ from gptlab.cli.eval_output import (
     TEXT_OF_RUN,
     check_file,
     line_rows,
+    masked_rows,
     pass_rows,
     save,
     table,
@@ -34,8 +35,8 @@ class EvalCommand(PairChoice):
     """Measure a trained model: its loss on a text, the lines it writes, the problems it solves.
 
     MODEL is a run, its newest checkpoint then, or a checkpoint folder. Without another mode, the
-    loss is measured on --data, or on the evaluation text of the model's run; of a Transformer, on
-    pairs of sources and targets.
+    loss is measured on --data, or on the evaluation text of the model's run; of an encoder, that of
+    tokens which are hidden from it; of a Transformer, on pairs of sources and targets.
     """
 
     positional: ClassVar[str | None] = "model"
@@ -170,11 +171,12 @@ def _measured(
 ) -> dict[str, Any]:
     """Figures of what the flags and the model's kind ask for, and the rows of their table."""
     from gptlab.evaluation.held_out import as_subject
-    from gptlab.model import Transformer
 
-    given, is_transformer = command.model_fields_set, isinstance(found.model, Transformer)
-    require_fitting(given, is_transformer=is_transformer, model=command.model[0])
-    if is_transformer:
+    given, architecture = command.model_fields_set, found.model.architecture
+    require_fitting(given, architecture=architecture, model=command.model[0])
+    if architecture == "encoder":
+        return _masked(command, found)
+    if architecture == "transformer":
         return pair_figures(
             command,
             found,
@@ -208,6 +210,18 @@ def _text(command: EvalCommand, subject: "Subject") -> dict[str, Any]:
         rows += line_rows(scores)
         figures |= {"lines": scores, "seed": command.seed}
     return {"rows": rows, **figures}
+
+
+def _masked(command: EvalCommand, found: "Inspected") -> dict[str, Any]:
+    """Figures of tokens that are hidden, and the rows of their table."""
+    from gptlab.evaluation import held_out_text
+    from gptlab.evaluation.masked import score_masked
+
+    datasets = held_out_text(found, command.data, runs_dir=command.runs_dir, field=command.field)
+    scores = score_masked(found, datasets, batch_size=command.batch_size)
+    rows = masked_rows(scores, seq_len=found.model.config.seq_len)
+    where = " ".join(command.data) or TEXT_OF_RUN
+    return {"rows": [("text", where), *rows], "data": command.data, "masked": scores}
 
 
 def _programs(

@@ -12,7 +12,7 @@ from gptlab.config.settings import Settings
 from gptlab.errors import ConfigError
 
 if TYPE_CHECKING:
-    from gptlab.evaluation import LineScores, PassScores, TokenScores
+    from gptlab.evaluation import LineScores, MaskedScores, PassScores, TokenScores
 
 TEXT_OF_RUN = "the evaluation text of its run"
 _FEW = 5
@@ -63,6 +63,17 @@ def token_rows(scores: "TokenScores", *, seq_len: int) -> list[Row]:
         ("bits per byte", f"{scores.bits_per_byte:.4f}" if known else "not known"),
         ("next token is first", share(scores.top1, scores.top1_error)),
         ("next token in first 5", share(scores.top5, scores.top5_error)),
+    ]
+
+
+def masked_rows(scores: "MaskedScores", *, seq_len: int) -> list[Row]:
+    """How well hidden tokens were found."""
+    hidden = f"{scores.masked_tokens:,} hidden, {scores.mask_share:g} of those"
+    return [
+        ("tokens", f"{hidden} in {scores.windows:,} window(s) of up to {seq_len:,}"),
+        ("loss", f"{with_error(scores.loss, scores.loss_error)} nats per hidden token"),
+        ("perplexity", f"{scores.perplexity:.4g}"),
+        ("found", share(scores.masked_accuracy, scores.masked_accuracy_error)),
     ]
 
 

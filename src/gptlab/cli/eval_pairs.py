@@ -11,6 +11,7 @@ from pydantic import Field, PositiveInt
 from gptlab.cli.eval_output import Row, share, with_error
 from gptlab.cli.flags import CommandLine
 from gptlab.config.settings import Source
+from gptlab.config.transformer import Architecture
 from gptlab.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -19,10 +20,9 @@ if TYPE_CHECKING:
     from gptlab.evaluation.pairs import PairScores, WrittenScores
 
 _PAIRS = 64
-_OF_TEXTS = (
+_OF_WRITERS = (
     "allow_execution",
     "completion",
-    "field",
     "humaneval",
     "k",
     "lines",
@@ -89,16 +89,22 @@ class PairChoice(CommandLine):
         return self.translations is not None or self.write is not None
 
 
-def require_fitting(given: AbstractSet[str], *, is_transformer: bool, model: str) -> None:
-    """Refuse flags among those `given` that are for the other kind of model.
+def require_fitting(given: AbstractSet[str], *, architecture: Architecture, model: str) -> None:
+    """Refuse flags among those `given` that are for another kind of model.
 
     Raises:
         ConfigError: One is.
     """
-    of_pairs = sorted(PairChoice.model_fields.keys() - CommandLine.model_fields.keys())
-    for name in _OF_TEXTS if is_transformer else of_pairs:
+    if architecture == "transformer":
+        refused = dict.fromkeys(("field", *_OF_WRITERS), "texts, and {} is a Transformer")
+    else:
+        of_pairs = sorted(PairChoice.model_fields.keys() - CommandLine.model_fields.keys())
+        refused = dict.fromkeys(of_pairs, "pairs, and {} is none")
+    if architecture == "encoder":
+        writing = ("max_new_tokens", *_OF_WRITERS)
+        refused |= dict.fromkeys(writing, "a model that writes, and {} is an encoder")
+    for name, what in refused.items():
         if name in given:
-            what = "texts, and {} is a Transformer" if is_transformer else "pairs, and {} is none"
             raise ConfigError(f"--{name} is for {what.format(model)}; leave it out")
 
 

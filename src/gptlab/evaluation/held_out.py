@@ -10,10 +10,11 @@ from gptlab.data.shards import is_dataset
 from gptlab.errors import ConfigError
 from gptlab.evaluation.inspected import Inspected, open_any, settings_of
 from gptlab.interop.loading import require_gpt
-from gptlab.model import GPT
+from gptlab.model import GPT, Encoder
 from gptlab.tokenizer import Tokenizer
 from gptlab.tokenizer.special import silent_ids
 from gptlab.training.inputs import load_inputs, measured
+from gptlab.training.masked_inputs import readable, require_made_by
 
 _CACHE = ".cache"
 
@@ -53,14 +54,14 @@ def as_subject(found: Inspected) -> Subject:
 
 
 def held_out_text(
-    subject: Subject, data: Sequence[str], *, runs_dir: str | Path, field: str = "text"
+    subject: Inspected, data: Sequence[str], *, runs_dir: str | Path, field: str = "text"
 ) -> tuple[TokenDataset, ...]:
     """What `data` names, as tokens, or the evaluation text of the model's run if that is nothing.
 
     Texts are encoded into the cache of `runs_dir`, as in training, and are one dataset together.
 
     Args:
-        subject: Whose tokenizer encodes.
+        subject: A GPT or an encoder, whose tokenizer encodes.
         data: Text files, folders of them, patterns, and prepared datasets.
         runs_dir: Where the cache is.
         field: The key or the column that holds the text, where a file has rows.
@@ -72,15 +73,20 @@ def held_out_text(
     if not data:
         config = settings_of(subject.folder)
         return load_inputs(config, saved=subject.tokenizer, say=lambda _line: None).evaluation
-    fingerprint = subject.tokenizer.fingerprint()
-    datasets = [TokenDataset(path, tokenizer=fingerprint) for path in data if is_dataset(path)]
+    tokenizer, is_encoder = subject.tokenizer, isinstance(subject.model, Encoder)
+    prepared = [TokenDataset(path) for path in data if is_dataset(path)]
+    made_by = frozenset({tokenizer.fingerprint()})
+    if is_encoder:
+        made_by = readable(tokenizer, tokenizer, prepared)
+    datasets = [require_made_by(dataset, tokenizer, made_by) for dataset in prepared]
     for dataset in datasets:
         dataset.verify()
     if texts := [path for path in data if not is_dataset(path)]:
         corpus = open_corpus(texts, field=field)
         cache = Path(runs_dir) / _CACHE
-        datasets.insert(0, prepare_cached(corpus, subject.tokenizer, cache=cache))
-    return tuple(measured(dataset, subject.tokenizer) for dataset in datasets)
+        datasets.insert(0, prepare_cached(corpus, tokenizer, cache=cache))
+    # How much text is in hidden tokens says little of a model.
+    return tuple(d if is_encoder else measured(d, tokenizer) for d in datasets)
 
 
 def documents(datasets: Sequence[TokenDataset], tokenizer: Tokenizer) -> Iterator[str]:

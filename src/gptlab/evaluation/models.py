@@ -1,10 +1,13 @@
 """Which of two trained models predicts a text better, window by window, or targets, pair by pair.
 
+Of encoders, hidden tokens of the text.
+
 Letters: B batch, T window length.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 
@@ -13,6 +16,7 @@ from gptlab.data import TokenDataset, sequential_batches
 from gptlab.errors import ConfigError
 from gptlab.evaluation.comparison import Comparison, paired_difference, require_scipy
 from gptlab.evaluation.inspected import settings_of
+from gptlab.evaluation.masked import masking_of, scores_of_windows
 from gptlab.evaluation.pairs import dataset_of, scores_of_rows
 from gptlab.interop import find_model, load
 from gptlab.interop.loading import require_gpt
@@ -32,7 +36,8 @@ def compare_models(
 ) -> Comparison:
     """Compare two trained models on the evaluation text of A's run, in pairs of windows.
 
-    Of two Transformers, each of its pairs of texts takes the place of a window.
+    Of two Transformers, each of its pairs of texts takes the place of a window. Of two encoders,
+    what they make of tokens that are hidden from both.
 
     The interval is about the text: whether the difference holds for more text of this kind. Whether
     it holds for other seeds, `compare` tells.
@@ -53,7 +58,13 @@ def compare_models(
     models, tokenizers = zip(
         *(load(path, device=arithmetic.device) for path in folders), strict=True
     )
-    is_of_pairs = all(isinstance(model, Transformer) for model in models)
+    kinds = [model.architecture for model in models]
+    if kinds[0] != kinds[1]:
+        each = (
+            f"{name} is of architecture {kind}" for name, kind in zip(names, kinds, strict=True)
+        )
+        raise ConfigError(f"{', '.join(each)}; give two of one kind")
+    is_of_pairs = isinstance(models[0], Transformer)
     if tokenizers[0].fingerprint() != tokenizers[1].fingerprint():
         if is_of_pairs:
             raise ConfigError(
@@ -70,13 +81,13 @@ def compare_models(
             f"the windows of {names[0]} have {length} tokens, but {names[1]} reads {other}; write "
             "them the other way round"
         )
-    losses_of = _pair_losses if is_of_pairs else _window_losses
+    losses_of = _LOSSES[kinds[0]]
     (nats_a, tokens), (nats_b, _) = losses_of(models, tokenizers[0], folders, arithmetic)
     return Comparison(
         a=names[0],
         b=names[1],
         paired_by="pair" if is_of_pairs else "window",
-        unit="nats per token",
+        unit="nats per hidden token" if kinds[0] == "encoder" else "nats per token",
         measures={"loss": paired_difference(nats_a, nats_b, tokens)},
         values={},
     )
@@ -100,6 +111,26 @@ def _pair_losses(
     return [(rows_R4[:, 0].tolist(), rows_R4[:, 1].tolist()) for rows_R4 in rows]
 
 
+def _masked_losses(
+    models: Sequence[Network], tokenizer: Tokenizer, folders: Sequence[Path], arithmetic: Arithmetic
+) -> list[Losses]:
+    """Nats and hidden tokens of each window that the first one's run is evaluated on."""
+    settings = settings_of(folders[0])
+    inputs = load_inputs(settings, saved=tokenizer, say=lambda _line: None)
+    rows = [
+        scores_of_windows(
+            model,
+            inputs.evaluation,
+            masking_of(tokenizer, settings),
+            length=models[0].config.seq_len,
+            arithmetic=arithmetic.of(model.dtype),
+            batch_size=settings.batch_size,
+        )
+        for model in models
+    ]
+    return [(rows_R3[:, 0].tolist(), rows_R3[:, 1].tolist()) for rows_R3 in rows]
+
+
 def _window_losses(
     models: Sequence[Network], tokenizer: Tokenizer, folders: Sequence[Path], arithmetic: Arithmetic
 ) -> list[Losses]:
@@ -117,6 +148,11 @@ def _window_losses(
         )
         for gpt, config in zip(gpts, settings, strict=True)
     ]
+
+
+_LOSSES = MappingProxyType(
+    {"gpt": _window_losses, "encoder": _masked_losses, "transformer": _pair_losses}
+)
 
 
 def window_losses(

@@ -66,7 +66,7 @@ def pair_ids(inspected: Inspected, source: str, target: str | None) -> PairIds:
     """The ids of a pair; of a source alone with what the model greedily makes of it.
 
     Raises:
-        ConfigError: The source is longer than the model's seq_len.
+        ConfigError: The target, or a source without one, is longer than the model's seq_len.
         TokenizerError: The tokenizer has no token that ends a sequence.
     """
     tokenizer = inspected.tokenizer
@@ -76,6 +76,11 @@ def pair_ids(inspected: Inspected, source: str, target: str | None) -> PairIds:
     # What had no room to end has no end.
     has_end = target is not None or len(ids) < inspected.model.config.seq_len - 1
     ids = [*ids, end_id(tokenizer)] if has_end else ids
+    if len(ids) > (longest := inspected.model.config.seq_len):
+        raise ConfigError(
+            f"a target has {len(ids)} tokens, but the model writes {longest} at most; give a "
+            "shorter one"
+        )
     return PairIds(source_ids, ids, [start_id(tokenizer), *ids[:-1]], is_own=target is None)
 
 

@@ -23,7 +23,7 @@ from gptlab.tokenizer.lower_case import lower_cased
 from gptlab.tokenizer.mask import with_mask
 from gptlab.tokenizer.pair import PairTokenizer
 from gptlab.training.chat import chat_template_of
-from gptlab.training.masked_inputs import readable, require_plain_texts
+from gptlab.training.masked_inputs import readable, require_made_by, require_plain_texts
 from gptlab.training.run_tokenizer import CACHE, open_tokenizer, save_whole, shows_progress
 from gptlab.training.sources import Data, Say, Source, open_data, open_sources, weighted_paths
 
@@ -182,9 +182,7 @@ def _tokens(
 ) -> TokenDataset:
     """The tokens of `data`, encoded now or found whole where they were prepared."""
     if isinstance(data, TokenDataset):
-        found = data.manifest["tokenizer"]
-        expected = found if found in made_by else tokenizer.fingerprint()
-        return TokenDataset(data.folder, tokenizer=expected)
+        return require_made_by(data, tokenizer, made_by)
     return prepare_cached(
         data,
         tokenizer,

@@ -70,9 +70,9 @@ def evaluate_masked(
         for arrays, is_mine in dealt(batches, ranks):
             before_batch()
             batch = DeviceBatch.of(arrays).each(lambda part: part.to(device))
-            found = _sums(objective, batch)
+            found = window_scores(objective, batch)
             if is_mine:
-                sums += found
+                sums += found.sum(dim=0)
     finally:
         model.train(was_training)
     nats, tokens, right = ranks.sum(sums).tolist()
@@ -86,14 +86,14 @@ def evaluate_masked(
     )
 
 
-def _sums(objective: MaskedObjective, batch: DeviceBatch) -> torch.Tensor:
-    """Nats, hidden tokens and those that are found, (3,) float64."""
+def window_scores(objective: MaskedObjective, batch: DeviceBatch) -> torch.Tensor:
+    """Of each window its nats, its hidden tokens and those that are found, (B, 3) float64."""
     assert batch.weights is not None
     logits_BPV = objective.logits(batch)
     nats_BP = target_losses(logits_BPV, batch.targets).nats * batch.weights
     right_BP = (logits_BPV.argmax(dim=-1) == batch.targets) * batch.weights
-    sums = torch.stack([nats_BP.sum(), batch.weights.sum(), right_BP.sum()])
-    return sums.cpu().double()
+    scores_B3 = torch.stack([nats_BP.sum(1), batch.weights.sum(1), right_BP.sum(1)], dim=1)
+    return scores_B3.cpu().double()
 
 
 @torch.no_grad()

@@ -39,3 +39,16 @@ def readable(tokenizer: Tokenizer, before: Tokenizer, read: Iterable[Data]) -> f
         if with_mask(saved).fingerprint() in known:
             known.add(saved.fingerprint())
     return frozenset(known)
+
+
+def require_made_by(
+    dataset: TokenDataset, tokenizer: Tokenizer, made_by: frozenset[str]
+) -> TokenDataset:
+    """`dataset`, which a tokenizer of the fingerprints `made_by` must have made.
+
+    Raises:
+        DataError: Another one than `tokenizer` made it.
+    """
+    found = dataset.manifest["tokenizer"]
+    expected = found if found in made_by else tokenizer.fingerprint()
+    return TokenDataset(dataset.folder, tokenizer=expected)
