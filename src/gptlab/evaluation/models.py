@@ -20,7 +20,7 @@ from gptlab.evaluation.masked import masking_of, scores_of_windows
 from gptlab.evaluation.pairs import dataset_of, scores_of_rows
 from gptlab.interop import find_model, load
 from gptlab.interop.loading import require_gpt
-from gptlab.model import GPT, Network, Transformer
+from gptlab.model import GPT, Network
 from gptlab.tokenizer import Tokenizer
 from gptlab.training.inputs import load_inputs
 from gptlab.training.loader import DeviceBatch
@@ -29,6 +29,16 @@ from gptlab.training.pair_inputs import held_out_pairs
 from gptlab.training.precision import Arithmetic, choose_arithmetic
 
 _PAIRS_AT_ONCE = 64
+_OTHER_TOKENIZERS = MappingProxyType(
+    {
+        "gpt": "so their windows are no pairs; compare their settings with --seeds, which measures "
+        "bits per byte",
+        "encoder": "so that other things are hidden from them; compare what they are good for, "
+        "with a head on each",
+        "transformer": "whose losses say nothing of each other; compare what they write, with "
+        "gptlab-eval --translations all",
+    }
+)
 
 
 def compare_models(
@@ -58,22 +68,36 @@ def compare_models(
     models, tokenizers = zip(
         *(load(path, device=arithmetic.device) for path in folders), strict=True
     )
-    kinds = [model.architecture for model in models]
-    if kinds[0] != kinds[1]:
-        each = (
-            f"{name} is of architecture {kind}" for name, kind in zip(names, kinds, strict=True)
-        )
-        raise ConfigError(f"{', '.join(each)}; give two of one kind")
-    is_of_pairs = isinstance(models[0], Transformer)
-    if tokenizers[0].fingerprint() != tokenizers[1].fingerprint():
-        if is_of_pairs:
-            raise ConfigError(
-                f"{names[0]} and {names[1]} have different tokenizers, whose losses say nothing of "
-                "each other; compare what they write, with gptlab-eval --translations all"
-            )
+    _require_comparable(names, models, tokenizers)
+    kind = models[0].architecture
+    (nats_a, tokens), (nats_b, _) = _LOSSES[kind](models, tokenizers[0], folders, arithmetic)
+    return Comparison(
+        a=names[0],
+        b=names[1],
+        paired_by="pair" if kind == "transformer" else "window",
+        unit="nats per hidden token" if kind == "encoder" else "nats per token",
+        measures={"loss": paired_difference(nats_a, nats_b, tokens)},
+        values={},
+    )
+
+
+def _require_comparable(
+    names: Sequence[str], models: Sequence[Network], tokenizers: Sequence[Tokenizer]
+) -> None:
+    """Refuse two models whose losses are not of the same things.
+
+    Raises:
+        ConfigError: They differ in kind, in tokenizer, or in what the second one can read.
+    """
+    kind, other_kind = (model.architecture for model in models)
+    if kind != other_kind:
         raise ConfigError(
-            f"{names[0]} and {names[1]} have different tokenizers, so their windows are no pairs; "
-            "compare their settings with --seeds, which measures bits per byte"
+            f"{names[0]} is of architecture {kind}, {names[1]} is of architecture {other_kind}; "
+            "give two of one kind"
+        )
+    if tokenizers[0].fingerprint() != tokenizers[1].fingerprint():
+        raise ConfigError(
+            f"{names[0]} and {names[1]} have different tokenizers, {_OTHER_TOKENIZERS[kind]}"
         )
     length, other = (model.config.seq_len for model in models)
     if other < length:
@@ -81,16 +105,6 @@ def compare_models(
             f"the windows of {names[0]} have {length} tokens, but {names[1]} reads {other}; write "
             "them the other way round"
         )
-    losses_of = _LOSSES[kinds[0]]
-    (nats_a, tokens), (nats_b, _) = losses_of(models, tokenizers[0], folders, arithmetic)
-    return Comparison(
-        a=names[0],
-        b=names[1],
-        paired_by="pair" if is_of_pairs else "window",
-        unit="nats per hidden token" if kinds[0] == "encoder" else "nats per token",
-        measures={"loss": paired_difference(nats_a, nats_b, tokens)},
-        values={},
-    )
 
 
 Losses = tuple[Sequence[float], Sequence[float]]
