@@ -70,7 +70,8 @@ def test_a_file_that_is_no_prompt(workplace, command, content, line):
 
 def test_a_folder_is_no_prompt(workplace, command):
     code, _, err = command(main, "--prompt_file", "tok")
-    assert (code, err) == (2, "gptlab-generate: tok: Is a directory\n")
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert err.startswith("gptlab-generate: tok is a folder; name a file, or give the text itself")
 
 
 def test_an_empty_standard_input_is_named(workplace, command, monkeypatch):

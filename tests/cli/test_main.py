@@ -21,7 +21,7 @@ def shown(command, category, filename):
 
 
 def test_a_warning_of_gptlab_is_a_plain_line(command):
-    assert shown(command, UserWarning, INSIDE) == (0, "", "gptlab-x: a long line\n")
+    assert shown(command, UserWarning, INSIDE) == (0, "", "gptlab-x: warning: a long line\n")
 
 
 @pytest.mark.parametrize(

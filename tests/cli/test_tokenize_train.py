@@ -121,8 +121,10 @@ def test_what_a_folder_lacks_and_a_text_can_not_give_is_said_in_a_line_each(work
     code, out, err = command(main, "--train", "books", "--vocab_size", 999)
     left_out, unreachable = err.splitlines()
     assert code == 0
-    assert left_out == ("gptlab-tokenize: 1 file(s) left out that are binary, damaged or not UTF-8")
-    assert unreachable.startswith("gptlab-tokenize: vocab_size=999 can't be reached: ")
+    assert left_out == (
+        "gptlab-tokenize: warning: 1 file(s) left out that are binary, damaged or not UTF-8"
+    )
+    assert unreachable.startswith("gptlab-tokenize: warning: vocab_size=999 can't be reached: ")
     assert f"{gptlab.load_tokenizer('books_tokenizer').vocab_size} tokens from 1 file(s)" in out
 
 
@@ -231,7 +233,7 @@ def test_rows_without_text_are_left_out_and_counted(workplace, command):
     code, out, err = command(main, "--train", "rows.jsonl", "--vocab_size", 262)
     assert code == 0
     assert out.startswith("rows: 262 tokens")
-    assert err == "gptlab-tokenize: 2 row(s) left out that have no text\n"
+    assert err == "gptlab-tokenize: warning: 2 row(s) left out that have no text\n"
     Path("none.jsonl").write_text('{"other": 1}\n' * 3)
     code, _, err = command(main, "--train", "none.jsonl", "--vocab_size", 262)
     assert code == 2

@@ -66,7 +66,7 @@ def test_a_vocabulary_out_of_reach_is_said_once(workplace, command, flags):
     lines = [line for line in (out + err).splitlines() if "can't be reached" in line]
     assert code == 0
     assert len(lines) == 1
-    assert lines[0].startswith("gptlab-train: vocab_size=5000 can't be reached")
+    assert lines[0].startswith("gptlab-train: warning: vocab_size=5000 can't be reached")
 
 
 def test_quiet_prints_nothing(workplace, command):

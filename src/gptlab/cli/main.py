@@ -37,7 +37,7 @@ def run(main: Callable[[Line], int | None], command: type[Line], *, prog: str) -
 
     An error is one line on standard error: exit code 2 for a user's mistake, 1 for a fault of
     gptlab, 130 for Ctrl-C. With `--debug` the traceback is shown as well. A warning of gptlab's is
-    one line too. Of the processes of a job, one shows what is wrong with all.
+    one line too, and says that it is one. Of the processes of a job, one shows what is wrong with all.
     """
     settings: Line | None = None
     for stream in (sys.stdout, sys.stderr):
@@ -80,7 +80,7 @@ def _plain_warnings(prog: str) -> Iterator[None]:
     ) -> None:
         if issubclass(category, UserWarning) and Path(filename).is_relative_to(package):
             if _is_first_process():
-                print(f"{prog}: {' '.join(str(message).split())}", file=sys.stderr)
+                print(f"{prog}: warning: {' '.join(str(message).split())}", file=sys.stderr)
         else:
             show_as_ever(message, category, filename, *place, **more)
 
