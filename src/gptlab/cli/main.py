@@ -37,7 +37,8 @@ def run(main: Callable[[Line], int | None], command: type[Line], *, prog: str) -
 
     An error is one line on standard error: exit code 2 for a user's mistake, 1 for a fault of
     gptlab, 130 for Ctrl-C. With `--debug` the traceback is shown as well. A warning of gptlab's is
-    one line too, and says that it is one. Of the processes of a job, one shows what is wrong with all.
+    one line too, and says that it is one. Of the processes of a job, one shows what is wrong with
+    all.
     """
     settings: Line | None = None
     for stream in (sys.stdout, sys.stderr):
