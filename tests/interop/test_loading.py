@@ -1,6 +1,7 @@
 """Any model is loaded, generates, is evaluated and imported by where it is."""
 
 import json
+import warnings
 from pathlib import Path
 
 import pytest
@@ -152,6 +153,23 @@ def test_a_tokenizer_that_is_too_large(llama):
         ConfigError, match="has 296 tokens, but the model knows 288; give the tokenizer"
     ):
         gptlab.load(llama, tokenizer=large)
+
+
+def test_a_tokenizer_whose_ids_stand_for_other_texts_is_warned_of(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    merges = ((b"a", b"t"), (b"i", b"n"))
+    own, other = (gptlab.BPETokenizer([merge, (b"o", b"n")]) for merge in merges)
+    config = gptlab.ModelConfig(vocab_size=264, embed_dim=8, num_layers=1, n_heads=2)
+    gptlab.save("model", gptlab.GPT(config, seed=0), own)
+    other.save("other")
+    said = "1 of 262 ids of the tokenizer stand for other texts than in that of model, which knows"
+    with pytest.warns(UserWarning, match=said):
+        assert gptlab.load("model", tokenizer="other")[1] == other
+    # Its own, and a longer one that begins as it does, are no others.
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        gptlab.load("model", tokenizer=own)
+        gptlab.load("model", tokenizer=own.with_special_tokens(["<MORE>"]))
 
 
 def test_a_folder_without_a_tokenizer(llama):

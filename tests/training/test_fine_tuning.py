@@ -365,6 +365,19 @@ def test_prepared_data_must_be_of_the_models_tokenizer(base, tune, prepare):
     assert "another tokenizer" in refusal(tune, train_data="other", experiment_name="x")
 
 
+def test_a_tokenizer_whose_ids_stand_for_other_texts_is_warned_of(base, tune):
+    own = gptlab.load(base)[1]
+    last = own.vocab_size - len(own.special_tokens) - 1
+    other = gptlab.BPETokenizer(
+        [*own.merges[:-1], (b"q", b"x")], special_tokens=list(own.special_tokens)
+    )
+    assert (other.vocab_size, other.decode([last])) == (own.vocab_size, "qx")
+    other.save("other")
+    said = f"1 of {own.vocab_size} ids of the tokenizer stand for other texts than in that of "
+    with pytest.warns(UserWarning, match=said):
+        open_session(tune(tokenizer="other"))
+
+
 def test_the_model_in_init_from_is_not_needed_to_go_on(base, tune):
     settings = {"max_steps": 8, "save_every": 4, "dropout": 0.2, "special_tokens": ["<python>"]}
     straight = train(tune(**settings, train_last_layers=2, ema_decay=0.9)).path

@@ -1,5 +1,7 @@
 """A model from wherever it is."""
 
+import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +42,8 @@ def load(
         device: Where the model goes.
         attention: The backend of this machine, not of that which trained the model.
         tokenizer: Instead of the model's own; one, or where it is, as `load_tokenizer` takes it. A
-            single one is for targets, where sources have one of their own.
+            single one is for targets, where sources have one of their own. One whose ids stand for
+            other texts than the model's own is warned of.
         adapter: Adapters to merge into the model: what `gptlab.checkpoint.save_adapter` wrote, or
             a run that trained them. The tokenizer is theirs then, unless one is named.
 
@@ -77,6 +80,9 @@ def load(
         model, theirs = checkpoint.with_adapter(model, adapter)
         tokenizer = tokenizer if is_named else theirs
     require_ids(tokenizer, model, of=path if name is None else name)
+    if is_named and found.is_dir():
+        with suppress(CheckpointError):
+            warn_of_other_texts(tokenizer, tokenizer_in(found), model=path)
     return model, tokenizer
 
 
@@ -123,6 +129,26 @@ def require_ids(tokenizer: Tokenizer, model: Network, *, of: str | Path) -> None
             f"the tokenizer of {of} for sources has {source_size} tokens, but the model knows "
             f"{model.config.source_size}; give the tokenizer that it was trained with"
         )
+
+
+def warn_of_other_texts(tokenizer: Tokenizer, own: Tokenizer, *, model: str | Path) -> None:
+    """Warn if ids of `tokenizer` stand for other texts than those of a model's `own`."""
+    ids = range(min(tokenizer.vocab_size, own.vocab_size))
+    others = sum(_text_of(tokenizer, id_) != _text_of(own, id_) for id_ in ids)
+    if others:
+        warnings.warn(
+            f"{others:,} of {len(ids):,} ids of the tokenizer stand for other texts than in that "
+            f"of {model}, which knows its own alone; leave the tokenizer out, or give that one",
+            stacklevel=2,
+        )
+
+
+def _text_of(tokenizer: Tokenizer, token_id: int) -> str | None:
+    """None where the vocabulary has a gap."""
+    try:
+        return tokenizer.decode([token_id])
+    except TokenizerError:
+        return None
 
 
 def find_model(path: str | Path) -> Path:

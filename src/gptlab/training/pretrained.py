@@ -8,6 +8,7 @@ from gptlab.checkpoint.adapters import fingerprint
 from gptlab.config import LoRA, ModelConfig, TrainConfig, TransformerConfig
 from gptlab.config.training import AUTO
 from gptlab.errors import ConfigError
+from gptlab.interop.loading import warn_of_other_texts
 from gptlab.model import Network, add_lora, grow_vocabulary
 from gptlab.model.architectures import config_class
 from gptlab.model.lora import all_modules, freeze_all_but_last, require_plain
@@ -146,6 +147,7 @@ def _tokenizer(config: TrainConfig, own: Tokenizer, model: Network) -> Tokenizer
                 f"{config.init_from} has {own.vocab_size}; leave --tokenizer out, for the model "
                 "knows its own ids alone"
             )
+        warn_of_other_texts(tokenizer, own, model=str(config.init_from))
         tokenizer = with_sources_of(tokenizer, own)
     if config.src_tokenizer is not None:
         raise ConfigError(
