@@ -69,7 +69,11 @@ def test_two_models_by_name_and_by_path(recipes, command):
     code, out, err = command(main, "slow-seed0", "runs/fast-seed0/best", *flags)
     assert (code, err) == (0, "")
     saved = json.loads((recipes / "compare.json").read_text())
-    assert (saved["a"], saved["b"], saved["paired_by"]) == ("slow-seed0", "best", "window")
+    assert (saved["a"], saved["b"], saved["paired_by"]) == (
+        "slow-seed0",
+        "fast-seed0/best",
+        "window",
+    )
     assert out.splitlines()[-2] == saved["verdict"]
 
 
@@ -100,6 +104,14 @@ def test_an_interruption_says_how_to_go_on(recipes, command, monkeypatch):
         (["slow.toml", "none", "--seeds", 2], "there is no run 'none', neither in runs nor as a"),
         (["slow.toml", "bad.toml", "--seeds", 2], "there is no setting 'learning_rat'; did you"),
         (["none", "slow"], "none does not exist; give a run"),
+        (
+            ["slow.toml", "fast.toml", "--seeds", 2, "--output", "."],
+            ". is a folder; write --output with the name of a file",
+        ),
+        (
+            ["slow.toml", "fast.toml", "--seeds", 2, "--output", "fast.toml"],
+            "fast.toml is read by the same command, and would be lost; choose another --output",
+        ),
     ],
 )
 def test_a_mistake_is_one_line_and_no_run(recipes, command, argv, line):

@@ -98,6 +98,20 @@ HUMANEVAL = ["tiny", "--humaneval", "p.jsonl"]
         (["tiny", "--completin"], "there is no flag --completin; did you mean 'completion'?"),
         (["tiny", "--output", "no/eval.json"], "no/eval.json can't be written, for no is no"),
         (["tiny", "--output", "runs"], "runs is a folder; write --output with the name of a file"),
+        (
+            ["tiny", "--data", "text.txt", "--output", "text.txt"],
+            "text.txt is read by the same command, and would be lost; choose another --output",
+        ),
+        (
+            ["tiny", "--output", "runs/tiny/config.json"],
+            "runs/tiny/config.json is part of a run or of a model, and would be lost; choose ano",
+        ),
+        (
+            ["tiny", "--output", "runs/tiny/last-3/model.safetensors"],
+            "runs/tiny/last-3/model.safetensors is part of a run or of a model, and would be los",
+        ),
+        (["tiny", "--max_new_tokens", "3"], "--max_new_tokens is 3, but nothing is to be written;"),
+        (["tiny", "--field", "x"], "--field is x, but no file is named that has it; write --data"),
         (["tiny", "--device", "abacus"], "device is 'abacus', but there is no such device here"),
         (["tiny", "--lines", "0"], "lines is '0', but"),
         (["tiny", "--allow_execution"], "--allow_execution is for programs; write --humaneval"),

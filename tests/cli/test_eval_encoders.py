@@ -16,6 +16,7 @@ from gptlab.data import TokenDataset
 from gptlab.data.masking import Masking, masked_batches
 from gptlab.data.preparation import prepare
 from gptlab.tokenizer import BPETokenizer
+from gptlab.tokenizer.mask import with_mask
 from gptlab.training.metrics import read_metrics
 
 FLAGS = ["--device", "cpu", "--precision", "fp32"]
@@ -42,11 +43,18 @@ def folder(tmp_path_factory):
                 )
             )  # fmt: skip
         gptlab.train(gptlab.TrainConfig(experiment_name="gpt", **usual))
-        for name, tokenizer in (
-            ("data", BPETokenizer([])),
-            ("other", BPETokenizer([(b"a", b"t")])),
+        turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
+        Path("talk.jsonl").write_text((json.dumps({"messages": turns}) + "\n") * 9)
+        of_own, of_other = with_mask(BPETokenizer([])), BPETokenizer([(b"a", b"t")])
+        chunks = {"mode": "chunk", "short": "pad", "sources": ("more.txt",)}
+        for name, tokenizer, settings in (
+            ("data", BPETokenizer([]), {"sources": ("more.txt",)}),
+            ("other", of_other, {"sources": ("more.txt",)}),
+            ("chunks", of_own, {**chunks, "seq_len": 12}),
+            ("long", of_own, {**chunks, "seq_len": 32}),
+            ("talk", of_own, {"sources": ("talk.jsonl",), "chat_template": "plain", "seq_len": 16}),
         ):
-            prepare(PrepareConfig(sources=("more.txt",), output=name), tokenizer=tokenizer)
+            prepare(PrepareConfig(output=name, **settings), tokenizer=tokenizer)
     return folder
 
 
@@ -64,12 +72,12 @@ def figures(command, *argv):
     return json.loads(Path("eval.json").read_text())["masked"], table
 
 
-def one_by_one(run, dataset, share):
+def one_by_one(run, datasets, share):
     """Nats, hidden tokens and found ones of each window, a token at a time."""
     model, tokenizer = gptlab.load(run)
     windows = []
     masking = Masking.of(tokenizer, share)
-    for batch in masked_batches([dataset], masking, seq_len=16, batch_size=1):
+    for batch in masked_batches(datasets, masking, seq_len=16, batch_size=1):
         length = batch.inputs.shape[1] if batch.lengths is None else int(batch.lengths[0])
         with torch.no_grad():
             log_p = model(torch.from_numpy(batch.inputs[:, :length]))[0].double().log_softmax(-1)
@@ -99,10 +107,12 @@ def test_the_text_of_the_run_as_training_reported_it(command):
         assert "nats per hidden token" in table["loss"]
 
 
-def test_a_dataset_from_before_the_mask_beside_a_token_at_a_time(command):
-    found, table = figures(command, "two", "--data", "data")
-    nats, hidden, right = one_by_one("runs/two", TokenDataset("data"), 0.3).T
-    assert table["text"] == "data"
+@pytest.mark.parametrize("names", [["data"], ["chunks"], ["data", "chunks"]])
+def test_datasets_from_before_the_mask_and_in_windows_beside_a_token_at_a_time(command, names):
+    found, table = figures(command, "two", "--data", *names)
+    datasets = [TokenDataset(name) for name in names]
+    nats, hidden, right = one_by_one("runs/two", datasets, 0.3).T
+    assert table["text"] == " ".join(names)
     assert found["windows"] == len(nats) > 10
     assert found["masked_tokens"] == hidden.sum()
     assert found["loss"] == pytest.approx(nats.sum() / hidden.sum(), rel=1e-5)
@@ -126,7 +136,8 @@ def test_a_checkpoint_alone_hides_the_usual_share(command):
     assert figures(command, "models/alone", "--data", "more.txt")[0]["mask_share"] == 0.15
     code, _, err = command(main, "models/alone", *FLAGS)
     assert (code, err.count("\n")) == (2, 1)
-    assert "models/alone lies in no run" in err
+    assert "models/alone lies in no run, " in err
+    assert err.endswith("would say what it is evaluated on; name a text, as with --data\n")
 
 
 def test_two_encoders_are_compared_on_what_is_hidden_from_both(command):
@@ -150,6 +161,16 @@ def test_two_encoders_are_compared_on_what_is_hidden_from_both(command):
         ),
         (["--completion", "--max_new_tokens", 3], "--max_new_tokens is for a model that writes, "),
         (["--translations", "all"], "--translations is for pairs, and one is none; leave it out"),
+        (
+            ["--max_new_tokens", 3],
+            "--max_new_tokens is for a model that writes, and one is an enco",
+        ),
+        (["--data", "talk"], "the data are prepared conversations, of which a GPT learns the repl"),
+        (["--data", "text.txt", "talk"], "the data are prepared conversations, of which a GPT lea"),
+        (
+            ["--data", "long"],
+            "the windows of long have 32 tokens, but seq_len is 16; prepare the da",
+        ),
         (["--data", "other"], "other was prepared with another tokenizer"),
         (["--data", "none.txt"], "none.txt"),
     ],

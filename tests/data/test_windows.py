@@ -254,7 +254,7 @@ def test_documents_of_their_end_alone_have_no_window(tmp_path):
 )
 def test_windows_longer_than_the_model_reads_are_refused(tmp_path, facts, flag):
     data = dataset_of(tmp_path, [20], windows=facts)
-    message = f"have 9 tokens, but seq_len is 8; write --seq_len 9, or prepare .* with {flag}"
+    message = f"have 9 tokens, but seq_len is 8; prepare .* with {flag}, or train with --seq_len 9"
     with pytest.raises(ConfigError, match=message):
         make_windows(data, seq_len=8)
     assert make_windows(data, seq_len=9).length == 9

@@ -324,7 +324,7 @@ def test_two_models_on_the_text_of_the_first(workplace):
 def test_checkpoints_of_one_run(workplace):
     trained("one", save_every=2, learning_rate=1e-2)
     result = compare_models("runs/one/one_s2", "runs/one/last", device="cpu", precision="fp32")
-    assert (result.a, result.b) == ("one_s2", "last")
+    assert (result.a, result.b) == ("one/one_s2", "one/last")
     assert result.measures["loss"].difference < 0
 
 

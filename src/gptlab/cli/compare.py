@@ -9,6 +9,7 @@ from pydantic import PositiveInt
 
 from gptlab.cli.flags import CommandLine, parse
 from gptlab.cli.main import INTERRUPTED, run
+from gptlab.cli.output_file import check_file
 from gptlab.cli.plot import find_run
 from gptlab.cli.train import TrainCommand
 from gptlab.config import TrainConfig
@@ -29,7 +30,8 @@ class CompareCommand(CommandLine):
 
     With --seeds, A and B are files of settings for gptlab-train, or runs to repeat: both are
     trained with each seed, and compared seed by seed. Without it they are trained models, which are
-    compared window by window on the evaluation text of A.
+    compared window by window on the evaluation text of A; two Transformers pair by pair, and two
+    encoders by what is hidden from both.
     """
 
     positional: ClassVar[str | None] = "what"
@@ -61,6 +63,7 @@ def _compare(command: CompareCommand) -> int:
             f"it takes two to compare, not {len(command.what)}; write gptlab-compare A B, with "
             "--seeds 5 to train both"
         )
+    check_file(Path(command.output), flag="output", read=command.what)
     comparison = _of_models(command) if command.seeds is None else _of_seeds(command)
     if comparison is None:
         return INTERRUPTED

@@ -5,30 +5,20 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
-from gptlab.cli.eval_output import (
-    TEXT_OF_RUN,
-    check_file,
-    line_rows,
-    masked_rows,
-    pass_rows,
-    save,
-    table,
-    token_rows,
-)
+from gptlab.cli.eval_figures import masked_figures, program_figures, text_figures
+from gptlab.cli.eval_output import save, table
 from gptlab.cli.eval_pairs import PairChoice, pair_figures, require_fitting, write_targets
 from gptlab.cli.main import run
-from gptlab.config import SamplingConfig
+from gptlab.cli.output_file import check_file
 from gptlab.config.sampling import Probability
 from gptlab.config.settings import Seed, Source
 from gptlab.config.training import Precision
+from gptlab.config.transformer import Architecture
 from gptlab.errors import ConfigError
 
 if TYPE_CHECKING:
-    from gptlab.evaluation import Problem, Subject
+    from gptlab.evaluation import Problem
     from gptlab.evaluation.inspected import Inspected
-
-_LINE_TOKENS, _PROGRAM_TOKENS = 128, 256
-_USUAL_K = (1, 10, 100)
 
 
 class EvalCommand(PairChoice):
@@ -89,13 +79,6 @@ class EvalCommand(PairChoice):
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         self.check_pairs(self.model_fields_set)
-        if self.max_new_tokens is not None and not (
-            self.completion or self.humaneval or self.is_writing
-        ):
-            raise ConfigError(
-                f"--max_new_tokens is {self.max_new_tokens}, but nothing is to be written; write "
-                "--completion, --humaneval or --translations too, or leave it out"
-            )
         if self.humaneval is None:
             for name in ("allow_execution", "samples_only", "k", "samples"):
                 if name in self.model_fields_set and getattr(self, name):
@@ -134,9 +117,10 @@ def _evaluate(command: EvalCommand) -> None:
             f"it takes one model to evaluate, not {len(command.model)}; name a run or a "
             "checkpoint, as in gptlab-eval runs/NAME"
         )
+    read = [*command.data, *command.target_data, *filter(None, [command.humaneval])]
     for name in ("output", "samples_only", "write"):
         if file := getattr(command, name):
-            check_file(Path(file), flag=name)
+            check_file(Path(file), flag=name, read=read)
             if name != "output" and file == command.output:
                 raise ConfigError(
                     f"--{name} and --output are both {file}, which would lose one of them; choose "
@@ -174,8 +158,9 @@ def _measured(
 
     given, architecture = command.model_fields_set, found.model.architecture
     require_fitting(given, architecture=architecture, model=command.model[0])
+    _require_use(command, architecture)
     if architecture == "encoder":
-        return _masked(command, found)
+        return masked_figures(command, found)
     if architecture == "transformer":
         return pair_figures(
             command,
@@ -185,77 +170,27 @@ def _measured(
             max_new_tokens=command.max_new_tokens,
         )
     subject = as_subject(found)
-    return _text(command, subject) if problems is None else _programs(command, subject, problems)
+    if problems is None:
+        return text_figures(command, subject)
+    return program_figures(command, subject, problems)
 
 
-def _text(command: EvalCommand, subject: "Subject") -> dict[str, Any]:
-    """Figures of a text, and the rows of their table."""
-    from gptlab.evaluation import held_out_text, sample_lines, score_lines, score_tokens
-
-    seq_len = subject.model.config.seq_len
-    datasets = held_out_text(subject, command.data, runs_dir=command.runs_dir, field=command.field)
-    lines = []
-    if command.completion:
-        lines = sample_lines(datasets, subject.tokenizer, count=command.lines, seed=command.seed)
-    tokens = score_tokens(subject, datasets, batch_size=command.batch_size)
-    rows = [("text", " ".join(command.data) or TEXT_OF_RUN), *token_rows(tokens, seq_len=seq_len)]
-    figures: dict[str, Any] = {"data": command.data, "tokens": tokens}
-    if lines:
-        scores = score_lines(
-            subject,
-            lines,
-            max_new_tokens=command.max_new_tokens or min(_LINE_TOKENS, seq_len // 2),
-            batch_size=command.batch_size,
+def _require_use(command: EvalCommand, architecture: Architecture) -> None:
+    """Refuse flags of which nothing would come."""
+    given = command.model_fields_set
+    if "field" in given and not command.data:
+        raise ConfigError(
+            f"--field is {command.field}, but no file is named that has it; write --data too, or "
+            "leave it out"
         )
-        rows += line_rows(scores)
-        figures |= {"lines": scores, "seed": command.seed}
-    return {"rows": rows, **figures}
-
-
-def _masked(command: EvalCommand, found: "Inspected") -> dict[str, Any]:
-    """Figures of tokens that are hidden, and the rows of their table."""
-    from gptlab.evaluation import held_out_text
-    from gptlab.evaluation.masked import score_masked
-
-    datasets = held_out_text(found, command.data, runs_dir=command.runs_dir, field=command.field)
-    scores = score_masked(found, datasets, batch_size=command.batch_size)
-    rows = masked_rows(scores, seq_len=found.model.config.seq_len)
-    where = " ".join(command.data) or TEXT_OF_RUN
-    return {"rows": [("text", where), *rows], "data": command.data, "masked": scores}
-
-
-def _programs(
-    command: EvalCommand, subject: "Subject", problems: "list[Problem]"
-) -> dict[str, Any]:
-    """Figures of programs, and the rows of their table; or the programs themselves in a file."""
-    from gptlab.evaluation.execution import Limits
-    from gptlab.evaluation.pass_at_k import STOP, require_sound, score_samples, write_samples
-    from gptlab.training.files import replace_text
-
-    limits = Limits(seconds=command.timeout)
-    if command.samples_only is None:
-        require_sound(problems, limits=limits, workers=command.workers)
-    config = SamplingConfig(
-        max_new_tokens=command.max_new_tokens or _PROGRAM_TOKENS,
-        temperature=command.temperature,
-        top_p=command.top_p,
-        seed=command.seed,
-        stop=STOP,
-    )
-    samples = write_samples(
-        subject, problems, samples=command.samples, config=config, batch_size=command.batch_size
-    )
-    rows = [
-        ("problems", f"{len(problems):,} in {command.humaneval}"),
-        ("samples", f"{command.samples:,} of each, at temperature {command.temperature:g}"),
-    ]
-    figures: dict[str, Any] = {"humaneval": command.humaneval, "sampling": config}
-    if command.samples_only is not None:
-        replace_text(Path(command.samples_only), "".join(sample.line() for sample in samples))
-        return {"rows": [*rows, ("written to", command.samples_only)], **figures}
-    ks = command.k or [k for k in _USUAL_K if k <= command.samples]
-    scores = score_samples(problems, samples, ks=ks, limits=limits, workers=command.workers)
-    return {"rows": rows + pass_rows(scores), **figures, "programs": scores}
+    if "max_new_tokens" in given and not (
+        command.completion or command.humaneval or command.is_writing
+    ):
+        how = "--translations" if architecture == "transformer" else "--completion or --humaneval"
+        raise ConfigError(
+            f"--max_new_tokens is {command.max_new_tokens}, but nothing is to be written; write "
+            f"{how} too, or leave it out"
+        )
 
 
 if __name__ == "__main__":

@@ -2,14 +2,12 @@
 
 import json
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gptlab.config.settings import Settings
-from gptlab.errors import ConfigError
 
 if TYPE_CHECKING:
     from gptlab.evaluation import LineScores, MaskedScores, PassScores, TokenScores
@@ -18,25 +16,6 @@ TEXT_OF_RUN = "the evaluation text of its run"
 _FEW = 5
 
 Row = tuple[str, str]
-
-
-def check_file(path: Path, *, flag: str) -> None:
-    """Find out, before any work, whether `path` can be written.
-
-    Raises:
-        ConfigError: It is a folder or a device, or is not in one that may be written to.
-    """
-    if path.is_dir():
-        raise ConfigError(f"{path} is a folder; write --{flag} with the name of a file")
-    if path.exists() and not path.is_file():
-        raise ConfigError(
-            f"{path} is no file but a device or a pipe; write --{flag} with the name of a file"
-        )
-    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK | os.X_OK):
-        raise ConfigError(
-            f"{path} can't be written, for {path.parent} is no folder that you may write to; "
-            f"choose another --{flag}"
-        )
 
 
 def save(path: Path, figures: dict[str, Any]) -> None:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import NonNegativeFloat, PositiveInt, model_validator
 
-from gptlab.cli.eval_output import check_file
 from gptlab.cli.flags import CommandLine
 from gptlab.cli.load_model import newest_run
 from gptlab.cli.main import run
+from gptlab.cli.output_file import check_file
 from gptlab.config import SamplingConfig
 from gptlab.config.heads import FIELDS_OF_WORDS, LANGUAGE_MODEL
 from gptlab.config.settings import Seed, Source
@@ -75,7 +75,7 @@ def _predict(command: PredictCommand) -> None:
     if command.data is None and not command.text:
         raise ConfigError('there is nothing to read; write --data FILE or --text "..."')
     if command.output is not None:
-        check_file(Path(command.output), flag="output")
+        check_file(Path(command.output), flag="output", read=filter(None, [command.data]))
     # Here, so that --help and a bad flag are answered without torch.
     from gptlab.checkpoint import named_model
     from gptlab.prediction import ModelWithHead

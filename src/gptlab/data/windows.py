@@ -74,8 +74,8 @@ def make_windows(
     if config.length > seq_len:
         raise ConfigError(
             f"the windows of {dataset.folder} have {config.length} tokens, but seq_len is "
-            f"{seq_len}; write --seq_len {config.length}, or prepare the data again with "
-            f"--{flag} {seq_len}"
+            f"{seq_len}; prepare the data again with --{flag} {seq_len}, or train with --seq_len "
+            f"{config.length}"
         )
     if config.mode == "conversations":
         return _packed(dataset, config.length)

@@ -51,7 +51,7 @@ class Comparison:
     paired_by: Literal["seed", "window", "pair"]
     """What a pair of numbers has in common."""
     unit: str
-    """Of all numbers: "nats per token" or "bits per byte"."""
+    """Of all numbers: "nats per token", "nats per hidden token" or "bits per byte"."""
     measures: Mapping[str, Difference]
     """By name, the one that decides first."""
     values: Mapping[str, Mapping[str, Sequence[float]]]

@@ -14,7 +14,7 @@ from gptlab.model import GPT, Encoder
 from gptlab.tokenizer import Tokenizer
 from gptlab.tokenizer.special import silent_ids
 from gptlab.training.inputs import load_inputs, measured
-from gptlab.training.masked_inputs import readable, require_made_by
+from gptlab.training.masked_inputs import readable, require_made_by, require_plain_texts
 
 _CACHE = ".cache"
 
@@ -54,29 +54,31 @@ def as_subject(found: Inspected) -> Subject:
 
 
 def held_out_text(
-    subject: Inspected, data: Sequence[str], *, runs_dir: str | Path, field: str = "text"
+    found: Inspected, data: Sequence[str], *, runs_dir: str | Path, field: str = "text"
 ) -> tuple[TokenDataset, ...]:
     """What `data` names, as tokens, or the evaluation text of the model's run if that is nothing.
 
     Texts are encoded into the cache of `runs_dir`, as in training, and are one dataset together.
 
     Args:
-        subject: A GPT or an encoder, whose tokenizer encodes.
+        found: A GPT or an encoder, whose tokenizer encodes.
         data: Text files, folders of them, patterns, and prepared datasets.
         runs_dir: Where the cache is.
         field: The key or the column that holds the text, where a file has rows.
 
     Raises:
         DataError: Something is missing, empty or damaged, or was prepared by another tokenizer.
-        ConfigError: Nothing is named, and the checkpoint lies in no run.
+        ConfigError: Nothing is named, and the checkpoint lies in no run; or an encoder is to read
+            conversations.
     """
     if not data:
-        config = settings_of(subject.folder)
-        return load_inputs(config, saved=subject.tokenizer, say=lambda _line: None).evaluation
-    tokenizer, is_encoder = subject.tokenizer, isinstance(subject.model, Encoder)
+        config = settings_of(found.folder, remedy="name a text, as with --data")
+        return load_inputs(config, saved=found.tokenizer, say=lambda _line: None).evaluation
+    tokenizer, is_encoder = found.tokenizer, isinstance(found.model, Encoder)
     prepared = [TokenDataset(path) for path in data if is_dataset(path)]
     made_by = frozenset({tokenizer.fingerprint()})
     if is_encoder:
+        require_plain_texts(dataset.chat_template for dataset in prepared)
         made_by = readable(tokenizer, tokenizer, prepared)
     datasets = [require_made_by(dataset, tokenizer, made_by) for dataset in prepared]
     for dataset in datasets:

@@ -46,8 +46,14 @@ def open_any(path: str | Path, *, device: str = "auto", precision: str = "auto")
     return Inspected(folder, model, tokenizer, arithmetic.of(model.dtype), settings)
 
 
-def settings_of(checkpoint: Path) -> TrainConfig:
+def settings_of(
+    checkpoint: Path, *, remedy: str = "give a run, or a checkpoint in one"
+) -> TrainConfig:
     """The settings of the run that `checkpoint` lies in.
+
+    Args:
+        checkpoint: Where a model lies.
+        remedy: What to say if it lies in none.
 
     Raises:
         ConfigError: It lies in none.
@@ -56,6 +62,6 @@ def settings_of(checkpoint: Path) -> TrainConfig:
     if settings is None:
         raise ConfigError(
             f"{checkpoint} lies in no run, whose {CONFIG} would say what it is evaluated on; "
-            "give a run, or a checkpoint in one"
+            f"{remedy}"
         )
     return settings

@@ -27,6 +27,7 @@ from gptlab.training.loader import DeviceBatch
 from gptlab.training.losses import target_losses
 from gptlab.training.pair_inputs import held_out_pairs
 from gptlab.training.precision import Arithmetic, choose_arithmetic
+from gptlab.training.run_settings import saved_config
 
 _PAIRS_AT_ONCE = 64
 _OTHER_TOKENIZERS = MappingProxyType(
@@ -218,9 +219,15 @@ def _token_losses(
 
 def _names(given: Sequence[str | Path], folders: Sequence[Path]) -> tuple[str, str]:
     """What to call them: as they were given, or by their checkpoints if that is the same."""
-    first, second = (Path(path).name for path in given)
+    first, second = map(_name, given)
     if first == second:
         first, second = map(str, folders)
     if folders[0].resolve() == folders[1].resolve():
         raise ConfigError(f"both are {folders[0]}; give two different models")
     return first, second
+
+
+def _name(given: str | Path) -> str:
+    """The last part of what was given; of a checkpoint in a run, that of the run as well."""
+    path = Path(given)
+    return path.name if saved_config(path.parent) is None else f"{path.parent.name}/{path.name}"

@@ -93,7 +93,7 @@ def pairs_named(
         TokenizerError: The tokenizer has no token that ends a sequence.
     """
     if not data:
-        pairs = held_out_pairs(settings_of(found.folder))
+        pairs = held_out_pairs(settings_of(found.folder, remedy="name pairs, as with --data"))
     else:
         settings = found.settings
         if fields is None and settings is not None:

@@ -117,7 +117,8 @@ def load_inputs(config: TrainConfig, *, saved: Tokenizer | None, say: Say) -> In
     if config.eval_data != AUTO:
         evaluation = [open_data([config.eval_data], config, say)]
     template = chat_template_of(config, [*(source.train for source in sources), *evaluation])
-    require_plain_texts(config, template)
+    if config.learns_masks:
+        require_plain_texts([template])
     tokenizer = saved or open_tokenizer(config, sources, say=say, template=template)
     if config.lower_case:
         # One that does so already stays as it is.

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 
-from gptlab.config import TrainConfig
 from gptlab.data import TokenDataset
 from gptlab.errors import ConfigError
 from gptlab.tokenizer import Tokenizer, load_tokenizer
@@ -11,16 +10,19 @@ from gptlab.tokenizer.mask import with_mask
 from gptlab.training.sources import Data
 
 
-def require_plain_texts(config: TrainConfig, template: ChatTemplate | None) -> None:
+def require_plain_texts(templates: Iterable[ChatTemplate | None]) -> None:
     """Refuse conversations where tokens are to be hidden.
 
+    Args:
+        templates: Of all that is read; None of plain texts.
+
     Raises:
-        ConfigError: That is what the run is on.
+        ConfigError: That is what there is to read.
     """
-    if config.learns_masks and template is not None:
+    if any(templates):
         raise ConfigError(
             "the data are prepared conversations, of which a GPT learns the replies; give an "
-            "encoder plain texts, or leave --architecture out"
+            "encoder plain texts"
         )
 
 
