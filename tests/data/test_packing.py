@@ -146,5 +146,5 @@ def test_conversations_are_kept_apart_unless_told_otherwise(tmp_path):
 
 def test_a_shorter_model_is_refused(tmp_path):
     dataset = written(tmp_path, [[0, 1]], seq_len=8)
-    with pytest.raises(ConfigError, match=r"windows of .* have 8 tokens, but seq_len is 4; write"):
+    with pytest.raises(ConfigError, match=r"windows of .* have 8 tokens, but seq_len is 4; prep"):
         WindowSampler(dataset, seq_len=4, batch_size=1, seed=0, shuffle=False)
