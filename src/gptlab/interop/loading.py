@@ -1,7 +1,6 @@
 """A model from wherever it is."""
 
 import warnings
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -53,37 +52,46 @@ def load(
         ConfigError: The tokenizer has more ids than the model.
         TokenizerError: There is no tokenizer where `tokenizer` says.
     """
-    is_named = tokenizer is not None
-    name = tokenizer if isinstance(tokenizer, str | Path) else None
-    if isinstance(tokenizer, str | Path):
-        tokenizer = load_tokenizer(tokenizer)
+    named = load_tokenizer(tokenizer) if isinstance(tokenizer, str | Path) else tokenizer
     found = find_model(path)
-    model: Network
-    if found.is_file():
-        model = read_nanogpt(found, device=device, attention=attention)
-        tokenizer = tokenizer or nanogpt_tokenizer(model, found)
-    elif is_huggingface(found):
-        model = read_huggingface(found, device=device, attention=attention)
-        tokenizer = tokenizer or tokenizer_in(found)
-    else:
-        checkpoint.require_language_model(found)
-        checkpoint.verify(found)
-        model = checkpoint.load_model(found, device=device, attention=attention)
-        if tokenizer is None or (found / SOURCE_FOLDER).is_dir():
-            own = tokenizer_in(found)
-            tokenizer = own if tokenizer is None else with_sources_of(tokenizer, own)
+    model = _model_in(found, device=device, attention=attention)
+    own = _own_tokenizer(found, model, is_needed=named is None)
     if adapter is not None:
         if not isinstance(model, Stack):
             raise CheckpointError(
                 f"{path} is an encoder-decoder, which has no adapters; leave them out"
             )
         model, theirs = checkpoint.with_adapter(model, adapter)
-        tokenizer = tokenizer if is_named else theirs
-    require_ids(tokenizer, model, of=path if name is None else name)
-    if is_named and found.is_dir():
-        with suppress(CheckpointError):
-            warn_of_other_texts(tokenizer, tokenizer_in(found), model=path)
-    return model, tokenizer
+        own = theirs if named is None else own
+    chosen = own if named is None else with_sources_of(named, own)
+    assert chosen is not None
+    require_ids(chosen, model, of=tokenizer if isinstance(tokenizer, str | Path) else path)
+    if named is not None and own is not None:
+        warn_of_other_texts(named, own, model=path)
+    return model, chosen
+
+
+def _model_in(found: Path, *, device: torch.device | str, attention: AttentionBackend) -> Network:
+    if found.is_file():
+        return read_nanogpt(found, device=device, attention=attention)
+    if is_huggingface(found):
+        return read_huggingface(found, device=device, attention=attention)
+    checkpoint.require_language_model(found)
+    checkpoint.verify(found)
+    return checkpoint.load_model(found, device=device, attention=attention)
+
+
+def _own_tokenizer(found: Path, model: Network, *, is_needed: bool) -> Tokenizer | None:
+    """The tokenizer of a model; None where another one is named, and it has none to be read."""
+    if found.is_file():
+        return nanogpt_tokenizer(require_gpt(model, found), found) if is_needed else None
+    try:
+        return tokenizer_in(found)
+    except CheckpointError:
+        # What encodes sources is not named.
+        if is_needed or (found / SOURCE_FOLDER).is_dir():
+            raise
+        return None
 
 
 def load_gpt(path: str | Path, **options: Any) -> tuple[GPT, Tokenizer]:

@@ -107,7 +107,7 @@ def target_of(tokenizer: Tokenizer) -> Tokenizer:
     return tokenizer.target if isinstance(tokenizer, PairTokenizer) else tokenizer
 
 
-def with_sources_of(tokenizer: Tokenizer, own: Tokenizer) -> Tokenizer:
+def with_sources_of(tokenizer: Tokenizer, own: Tokenizer | None) -> Tokenizer:
     """`tokenizer` for targets, with what encodes the sources in `own`, if that is another one."""
     if isinstance(own, PairTokenizer) and not isinstance(tokenizer, PairTokenizer):
         return PairTokenizer(tokenizer, own.source)
