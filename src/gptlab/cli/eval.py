@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from gptlab.cli.eval_figures import masked_figures, program_figures, text_figures
+from gptlab.cli.eval_flags import require_fitting
 from gptlab.cli.eval_output import save, table
-from gptlab.cli.eval_pairs import PairChoice, pair_figures, require_fitting, write_targets
+from gptlab.cli.eval_pairs import PairChoice, pair_figures, write_targets
 from gptlab.cli.main import run
 from gptlab.cli.output_file import check_file
 from gptlab.config.sampling import Probability
 from gptlab.config.settings import Seed, Source
 from gptlab.config.training import Precision
-from gptlab.config.transformer import Architecture
 from gptlab.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def _evaluate(command: EvalCommand) -> None:
     for name in ("output", "samples_only", "write"):
         if file := getattr(command, name):
             check_file(Path(file), flag=name, read=read)
-            if name != "output" and file == command.output:
+            if name != "output" and command.output and Path(file) == Path(command.output):
                 raise ConfigError(
                     f"--{name} and --output are both {file}, which would lose one of them; choose "
                     "another file"
@@ -156,9 +156,8 @@ def _measured(
     """Figures of what the flags and the model's kind ask for, and the rows of their table."""
     from gptlab.evaluation.held_out import as_subject
 
-    given, architecture = command.model_fields_set, found.model.architecture
-    require_fitting(given, architecture=architecture, model=command.model[0])
-    _require_use(command, architecture)
+    architecture = found.model.architecture
+    require_fitting(command, architecture)
     if architecture == "encoder":
         return masked_figures(command, found)
     if architecture == "transformer":
@@ -166,31 +165,13 @@ def _measured(
             command,
             found,
             data=command.data,
-            batch_size=command.batch_size if "batch_size" in given else None,
+            batch_size=command.batch_size if "batch_size" in command.model_fields_set else None,
             max_new_tokens=command.max_new_tokens,
         )
     subject = as_subject(found)
     if problems is None:
         return text_figures(command, subject)
     return program_figures(command, subject, problems)
-
-
-def _require_use(command: EvalCommand, architecture: Architecture) -> None:
-    """Refuse flags of which nothing would come."""
-    given = command.model_fields_set
-    if "field" in given and not command.data:
-        raise ConfigError(
-            f"--field is {command.field}, but no file is named that has it; write --data too, or "
-            "leave it out"
-        )
-    if "max_new_tokens" in given and not (
-        command.completion or command.humaneval or command.is_writing
-    ):
-        how = "--translations" if architecture == "transformer" else "--completion or --humaneval"
-        raise ConfigError(
-            f"--max_new_tokens is {command.max_new_tokens}, but nothing is to be written; write "
-            f"{how} too, or leave it out"
-        )
 
 
 if __name__ == "__main__":

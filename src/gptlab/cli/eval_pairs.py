@@ -11,7 +11,6 @@ from pydantic import Field, PositiveInt
 from gptlab.cli.eval_output import Row, share, with_error
 from gptlab.cli.flags import CommandLine
 from gptlab.config.settings import Source
-from gptlab.config.transformer import Architecture
 from gptlab.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -20,20 +19,6 @@ if TYPE_CHECKING:
     from gptlab.evaluation.pairs import PairScores, WrittenScores
 
 _PAIRS = 64
-_OF_WRITERS = (
-    "allow_execution",
-    "completion",
-    "humaneval",
-    "k",
-    "lines",
-    "samples",
-    "samples_only",
-    "seed",
-    "temperature",
-    "timeout",
-    "top_p",
-    "workers",
-)
 
 
 class PairChoice(CommandLine):
@@ -87,25 +72,6 @@ class PairChoice(CommandLine):
     def is_writing(self) -> bool:
         """Whether targets are to be written."""
         return self.translations is not None or self.write is not None
-
-
-def require_fitting(given: AbstractSet[str], *, architecture: Architecture, model: str) -> None:
-    """Refuse flags among those `given` that are for another kind of model.
-
-    Raises:
-        ConfigError: One is.
-    """
-    if architecture == "transformer":
-        refused = dict.fromkeys(("field", *_OF_WRITERS), "texts, and {} is a Transformer")
-    else:
-        of_pairs = sorted(PairChoice.model_fields.keys() - CommandLine.model_fields.keys())
-        refused = dict.fromkeys(of_pairs, "pairs, and {} is none")
-    if architecture == "encoder":
-        writing = ("max_new_tokens", *_OF_WRITERS)
-        refused |= dict.fromkeys(writing, "a model that writes, and {} is an encoder")
-    for name, what in refused.items():
-        if name in given:
-            raise ConfigError(f"--{name} is for {what.format(model)}; leave it out")
 
 
 def pair_figures(
